@@ -1,0 +1,151 @@
+//! The gateway's admin API, `/admin/v1`: what the operator asks of a gateway and what it is told.
+//!
+//! `PUT /admin/v1/drain` takes a [`DrainRequest`] and answers with the [`GatewayState`]; `GET /admin/v1/state` answers
+//! with the same. Both want `Authorization: Bearer <admin token>` unless the gateway was started without a token, when
+//! only loopback callers are served. A request whose `epoch` is lower than the highest one seen is refused with 409
+//! (fencing: a deposed leader cannot steer); the same `drainId` and `epoch` again is a renewal, not a new drain.
+
+use serde::{Deserialize, Serialize};
+
+/// What the gateway shall do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainMode {
+    /// Refuse new sockets with 503 and `Retry-After`; keep those that are there.
+    Cordon,
+    /// Cordon, and close sockets at the granted rate while the lease lasts.
+    Drain,
+    /// Accept again; a drain under way stops, sockets not yet closed stay.
+    Resume,
+}
+
+/// Whose socket is closed first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "resource", derive(schemars::JsonSchema))]
+pub enum DrainOrder {
+    /// The longest without a message first.
+    #[default]
+    IdleFirst,
+    /// The longest connected first.
+    OldestFirst,
+    /// The latest connected first.
+    NewestFirst,
+    /// No order.
+    Random,
+}
+
+/// Body of `PUT /admin/v1/drain`. Unknown fields are refused: a misspelt limit must not pass in silence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Identifies this drain of this pod; at most 128 bytes.
+    pub drain_id: String,
+    /// Fencing epoch: the number of leader transitions when the sender became leader.
+    pub epoch: u64,
+    /// What to do.
+    pub mode: DrainMode,
+    /// Sockets closed per second, at most; fractions allowed. Needed by `drain`, ignored by the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_per_second: Option<f64>,
+    /// How long the rate is granted, in seconds from receipt; forced closes pause when it is over. Default 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<u32>,
+    /// When the drain shall be over, in seconds since 1970-01-01 UTC; told to the clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// Whose socket is closed first.
+    #[serde(default)]
+    pub order: DrainOrder,
+    /// Close code that the clients see; default 1012 (service restart, RFC 6455 registry).
+    #[serde(default = "default_close_code")]
+    pub close_code: u16,
+    /// The window, in seconds, over which the clients' reconnects are spread. Default 15.
+    #[serde(default = "default_reconnect_window")]
+    pub reconnect_window_seconds: u32,
+}
+
+/// 1012, service restart.
+pub const fn default_close_code() -> u16 {
+    1012
+}
+
+/// 15 seconds.
+pub const fn default_reconnect_window() -> u32 {
+    15
+}
+
+/// Where a gateway is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GatewayPhase {
+    /// Accepts sockets.
+    Serving,
+    /// Accepts none, keeps those that are there.
+    Cordoned,
+    /// Accepts none, closes those that are there at the granted rate.
+    Draining,
+    /// SIGTERM was received: a drain paced by the gateway itself, after which the process ends.
+    Terminating,
+}
+
+/// Body of the answer to `GET /admin/v1/state` and `PUT /admin/v1/drain`; under 1 KB.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayState {
+    /// The gateway's `--server-id`.
+    pub server_id: String,
+    /// Where it is in its life.
+    pub phase: GatewayPhase,
+    /// Whether an upgrade would be accepted now.
+    pub accepting: bool,
+    /// Open sockets.
+    pub connections: u64,
+    /// Those of them without a message for 60 s.
+    pub idle: u64,
+    /// Accepted handshakes per second, averaged over the last 10 s.
+    pub handshakes_per_second: f64,
+    /// Sockets that the gateway closed in the drain under way (or the last one).
+    pub forced_closed: u64,
+    /// Sockets that their clients closed during the drain under way (or the last one).
+    pub natural_closed: u64,
+    /// `--max-connections` as in force.
+    pub capacity: u64,
+    /// `--revision`: the template's hash, as the operator started it; empty when run alone.
+    pub revision: String,
+    /// The highest fencing epoch seen.
+    pub epoch: u64,
+    /// The drain that is in force, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_id: Option<String>,
+    /// Whether the broker cannot be relied on at the moment.
+    pub broker_degraded: bool,
+}
+
+/// Body of every answer that is not a success (RFC 9457, `application/problem+json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Short text of the kind of problem.
+    pub title: String,
+    /// HTTP status code.
+    pub status: u16,
+    /// What is wrong with this request, and what to do.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_request_takes_defaults_and_refuses_unknown_fields() {
+        let request: DrainRequest =
+            serde_json::from_str(r#"{"drainId":"d1","epoch":3,"mode":"drain","ratePerSecond":2.5}"#).unwrap();
+        assert_eq!(request.close_code, 1012);
+        assert_eq!(request.reconnect_window_seconds, 15);
+        assert_eq!(request.order, DrainOrder::IdleFirst);
+        assert_eq!(request.rate_per_second, Some(2.5));
+        let misspelt = r#"{"drainId":"d1","epoch":3,"mode":"drain","ratePerSec":2.5}"#;
+        let error = serde_json::from_str::<DrainRequest>(misspelt).unwrap_err();
+        assert!(error.to_string().contains("unknown field `ratePerSec`"), "{error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! The contracts of wsfleet, without I/O: what the gateway, the operator, the chart and the tests agree on.
+//!
+//! * [`admin`]: the drain and state types of the gateway's admin API, shared by gateway and operator.
+//! * [`labels`]: every label and annotation that wsfleet writes on an object.
+//! * `v1alpha1` (feature `resource`): the `WebSocketCluster` resource.
+
+pub mod admin;
+pub mod labels;

@@ -1,0 +1,191 @@
+//! What carries messages between gateways, and assigns each its place in its stream.
+//!
+//! Every room, and every user's personal stream of direct messages, is a *stream*: an `epoch` (random text, new
+//! whenever the stream's metadata is created anew) and an `offset` (1 for the first message, +1 for each, below 2^53).
+//! A broker assigns the offset where a message is published, in one atomic step, so that every gateway sees the same
+//! order; it hands each message of a subscribed stream to the [`Sink`], in offset order per stream, the publisher's
+//! own gateway included.
+//!
+//! Announcements (`user_joined`, `user_left`) travel on the same channel without an offset.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A room, or a user's personal stream. Ordered and hashable: the key of subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StreamKey {
+    /// A room, by name (any text of 1 to `roomNameBytes` bytes; `events` or `a:b` are names like any other).
+    Room(Arc<str>),
+    /// A user's personal stream, by user id.
+    User(Arc<str>),
+}
+
+/// A place in a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Random text that identifies this life of the stream.
+    pub epoch: Arc<str>,
+    /// Offset of the last message; 0 when there was none yet.
+    pub offset: u64,
+}
+
+/// What is published. The JSON form is what travels between gateways (externally tagged: `RawValue` needs that).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// A client's or back end's message to a room. Gets an offset.
+    #[serde(rename = "m")]
+    RoomMessage {
+        /// Sender.
+        #[serde(rename = "u")]
+        user_id: Arc<str>,
+        /// The payload's JSON text, as the sender wrote it.
+        #[serde(rename = "p")]
+        payload: Box<RawValue>,
+        /// Milliseconds since 1970-01-01 UTC at the gateway that accepted it.
+        #[serde(rename = "t")]
+        timestamp: u64,
+        /// The gateway that accepted it.
+        #[serde(rename = "s")]
+        server_id: Arc<str>,
+    },
+    /// A direct message on the receiver's personal stream. Gets an offset.
+    #[serde(rename = "d")]
+    DirectMessage {
+        /// Sender.
+        #[serde(rename = "u")]
+        from_user_id: Arc<str>,
+        /// The payload's JSON text, as the sender wrote it.
+        #[serde(rename = "p")]
+        payload: Box<RawValue>,
+        /// Milliseconds since 1970-01-01 UTC at the gateway that accepted it.
+        #[serde(rename = "t")]
+        timestamp: u64,
+    },
+    /// A user's first connection on a gateway joined a room. No offset.
+    #[serde(rename = "j")]
+    UserJoined {
+        /// Who.
+        #[serde(rename = "u")]
+        user_id: Arc<str>,
+        /// Where.
+        #[serde(rename = "s")]
+        server_id: Arc<str>,
+        /// The connection that joined and needs no announcement of itself.
+        #[serde(rename = "c")]
+        connection: Arc<str>,
+    },
+    /// A user's last connection on a gateway left a room. No offset.
+    #[serde(rename = "l")]
+    UserLeft {
+        /// Who.
+        #[serde(rename = "u")]
+        user_id: Arc<str>,
+        /// Where.
+        #[serde(rename = "s")]
+        server_id: Arc<str>,
+    },
+}
+
+impl Event {
+    /// Whether the broker assigns an offset: messages have one, announcements do not.
+    pub const fn is_sequenced(&self) -> bool {
+        matches!(self, Self::RoomMessage { .. } | Self::DirectMessage { .. })
+    }
+}
+
+/// One message on its way in.
+pub struct Publish {
+    /// Where to.
+    pub stream: StreamKey,
+    /// What.
+    pub event: Event,
+    /// Called exactly once, from any thread, when the outcome is known; must not block.
+    pub reply: Option<Reply>,
+}
+
+impl fmt::Debug for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish")
+            .field("stream", &self.stream)
+            .field("event", &self.event)
+            .field("reply", &self.reply.is_some())
+            .finish()
+    }
+}
+
+/// Told of the outcome of a publish.
+pub type Reply = Box<dyn FnOnce(Result<Position, BrokerError>) + Send>;
+
+/// One message on its way out, for a stream that this gateway is subscribed to.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Where it was published.
+    pub stream: StreamKey,
+    /// Its place; `None` for announcements.
+    pub position: Option<Position>,
+    /// What.
+    pub event: Arc<Event>,
+}
+
+/// Takes what a broker delivers. A batch is everything that one read of the link (or one publish call) brought, so that
+/// a room's share of it is written to each member at once. Must not block.
+pub trait Sink: Send + Sync + 'static {
+    /// Takes a batch; per stream it is in offset order.
+    fn deliver(&self, batch: Vec<Delivery>);
+}
+
+/// What can go wrong. Each variant is temporary: nothing was accepted, trying again later may work.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BrokerError {
+    /// The broker cannot be reached; the message was not sent. Try again later.
+    #[error("the message broker cannot be reached; try again later")]
+    Unavailable,
+    /// The link was lost, or the time was up, after the message was sent: it may or may not have been accepted.
+    #[error("the message broker did not confirm the message in time; it may have been accepted")]
+    Unconfirmed,
+    /// More is waiting for the broker than the gateway keeps; nothing was sent. Slow down.
+    #[error("too many messages wait for the message broker; slow down and try again")]
+    Overloaded,
+    /// The broker answered with an error of its own.
+    #[error("the message broker refused the message: {0}")]
+    Refused(Arc<str>),
+}
+
+/// How well the broker can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The command link answers.
+    pub up: bool,
+    /// Deliveries may be missing or late: a link is down, or a subscription link was not proven lately.
+    pub degraded: bool,
+}
+
+/// A message broker. Two implementations: `memory` (one process) and `redis`.
+pub trait Broker: Send + Sync + 'static {
+    /// Publishes in order. Returns at once; outcomes go to the replies. With `memory` the deliveries happen inside.
+    fn publish(&self, batch: Vec<Publish>);
+
+    /// Subscribes this gateway to a stream and tells its position then: every later message is delivered.
+    /// Calling it again for a subscribed stream is an error of the caller. Not cancel-safe: poll to completion, and
+    /// call [`Broker::unsubscribe`] if the result is no longer wanted.
+    fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>>;
+
+    /// Ends a subscription. Messages already on their way may still be delivered.
+    fn unsubscribe(&self, stream: &StreamKey);
+
+    /// How well the broker can be relied on.
+    fn health(&self) -> Health;
+
+    /// Ends background work; open replies get [`BrokerError::Unconfirmed`].
+    fn close(&self) -> BoxFuture<'static, ()>;
+}
+
+/// Bytes of an event as it travels between gateways.
+pub fn encode(event: &Event) -> Result<Bytes, serde_json::Error> {
+    serde_json::to_vec(event).map(Bytes::from)
+}

@@ -1,0 +1,175 @@
+//! What the operator knows of one `WebSocketCluster` at one moment: plain data, read once, handed to the planner.
+//!
+//! "Unknown" is a value here, never a zero: a gateway that did not answer has no sample, and a sample carries the time
+//! at which it was taken so that the planner decides what is fresh.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use wsfleet_crds::admin::GatewayState;
+use wsfleet_crds::labels::{DrainReason, PodPhase};
+
+use crate::plan::revision::RevisionData;
+
+/// Everything read about one cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The gateway pods that the resource owns, terminating ones included.
+    pub pods: Vec<PodView>,
+    /// The resource's ControllerRevisions.
+    pub revisions: Vec<RevisionView>,
+    /// Applied-hash annotation of each owned object that exists, by kind and name (Service, PodDisruptionBudget).
+    pub owned: BTreeMap<(OwnedKind, String), String>,
+    /// Whether the Secret with the gateways' admin token exists.
+    pub admin_token: bool,
+    /// Secrets that the specification refers to and that are missing, as `name/key`, with the field's path.
+    pub missing_references: Vec<MissingReference>,
+    /// Answer of the server-side dry run for the revision that `hash` names; `None` when none was made yet.
+    pub dry_run: Option<DryRun>,
+    /// Socket counts from the source that the specification names.
+    pub metrics: MetricsView,
+    /// The autoscaler's last recommendations, from the annotation: what a new leader starts with.
+    pub recommendations: Vec<Recommendation>,
+    /// Disconnects that may still be granted in this second by leases given before (pod name -> per second, until).
+    pub leases: BTreeMap<String, Lease>,
+    /// Lease transitions when this process became leader: the fencing epoch of every call.
+    pub epoch: u64,
+}
+
+/// The kinds of owned objects that are applied whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OwnedKind {
+    /// The Service that clients reach.
+    Service,
+    /// One of the two budgets.
+    PodDisruptionBudget,
+}
+
+/// A Secret key that the specification names and that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingReference {
+    /// Path in the specification, for example `spec.auth.jwt.secretRef`.
+    pub field: String,
+    /// Name of the Secret.
+    pub secret: String,
+    /// Key in it.
+    pub key: String,
+}
+
+/// What the API server said of a pod made from a new template, without creating it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DryRun {
+    /// Revision hash that was tried.
+    pub hash: String,
+    /// `Err` holds the API server's message.
+    pub verdict: Result<(), String>,
+}
+
+/// One gateway pod.
+#[derive(Clone, Debug)]
+pub struct PodView {
+    /// `metadata.name`: cluster-revision-slot.
+    pub name: String,
+    /// `metadata.uid`: the precondition of every delete.
+    pub uid: String,
+    /// Slot label.
+    pub slot: u32,
+    /// Revision label.
+    pub revision: String,
+    /// Phase label.
+    pub phase: PodPhase,
+    /// Accepting label.
+    pub accepting: bool,
+    /// `metadata.creationTimestamp`.
+    pub created_at: Timestamp,
+    /// `metadata.deletionTimestamp`, when somebody deleted it.
+    pub deleting_since: Option<Timestamp>,
+    /// Since when the Ready condition is true.
+    pub ready_since: Option<Timestamp>,
+    /// `status.phase` is Failed or Succeeded: its processes are gone.
+    pub finished: bool,
+    /// Restarts of the gateway container.
+    pub restarts: u32,
+    /// Why the gateway container is not running (image cannot be pulled, crash loop), when the kubelet says so.
+    pub waiting: Option<String>,
+    /// The node it runs on, once scheduled.
+    pub node: Option<NodeView>,
+    /// `status.podIP`.
+    pub ip: Option<String>,
+    /// Drain markers, present from the cordon on.
+    pub drain: Option<DrainMarkers>,
+    /// What the gateway itself said last, and when.
+    pub gateway: Option<(Timestamp, GatewayState)>,
+    /// Since when calls to the gateway fail without a success in between.
+    pub unreachable_since: Option<Timestamp>,
+}
+
+/// What the planner needs of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// Since when it is not Ready; `None` while it is.
+    pub not_ready_since: Option<Timestamp>,
+    /// It is cordoned, carries a taint of `disruption.drainTaints`, or is gone.
+    pub draining: bool,
+}
+
+/// Drain annotations of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainMarkers {
+    /// When it stopped accepting.
+    pub cordoned_at: Timestamp,
+    /// Why.
+    pub reason: DrainReason,
+    /// Identifies the drain.
+    pub drain_id: String,
+    /// When forced closes end with deletion; set when the pod goes from cordoned to draining.
+    pub deadline: Option<Timestamp>,
+    /// Sockets when draining began.
+    pub initial: Option<u64>,
+    /// When no socket was left.
+    pub drained_at: Option<Timestamp>,
+}
+
+/// One ControllerRevision.
+#[derive(Clone, Debug)]
+pub struct RevisionView {
+    /// Object name.
+    pub name: String,
+    /// Hash label.
+    pub hash: String,
+    /// `.revision`: grows with each new or reverted template.
+    pub number: i64,
+    /// What the revision froze.
+    pub data: RevisionData,
+}
+
+/// Socket counts by pod, from the source in force.
+#[derive(Clone, Debug, Default)]
+pub struct MetricsView {
+    /// Pod name -> (when it was measured, open sockets). With source `Pods`, the same as the gateways' states.
+    pub connections: BTreeMap<String, (Timestamp, u64)>,
+    /// What the source answered last, when that was not numbers.
+    pub error: Option<String>,
+}
+
+/// One recommendation of the autoscaler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recommendation {
+    /// When.
+    pub at: Timestamp,
+    /// How many gateways it wanted.
+    pub replicas: u32,
+}
+
+/// A rate that was granted to a gateway.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lease {
+    /// Closes per second, in thousandths.
+    pub rate_millis: u64,
+    /// When it was granted.
+    pub granted_at: Timestamp,
+    /// Until when it lasts.
+    pub until: Timestamp,
+}

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Builds the images that the cluster runs, without Docker and without a registry, and gives them to the cluster that is up.
+#   usage: build.sh [pause] [coredns] [redis] [prometheus] [gateway] [operator] [load]     (default: all)
+# An image is wsfleet.test/NAME:TAG, kept as CLUSTER_DIR/images/NAME-TAG.tar (an OCI archive) beside a hash of what it is
+# made of; what did not change is not built again.
+# CLUSTER=kind builds the same Dockerfiles with Docker; CLUSTER=current needs images-push afterwards.
+. "$(dirname "$0")/../tests/cluster/lib.sh"
+. "$HERE/local.sh"
+
+OUT=$CLUSTER_DIR/images
+TARGET=x86_64-unknown-linux-gnu
+TARGET_DIR=$REPO/target-images
+
+tags() {
+    case $1 in
+        gateway) echo dev dev2 ;; # the same program under a second name: a revision to roll out
+        operator | load) echo dev ;;
+        redis) echo 7 ;;
+        prometheus) echo 2 ;;
+        *) echo 1 ;;
+    esac
+}
+
+build_programs() {
+    local packages=() name
+    for name in "$@"; do packages+=(-p "wsfleet-$name"); done
+    command -v cargo >/dev/null || die "Rust is needed to build wsfleet" "https://rustup.rs"
+    step "building $* (release, static)"
+    (cd "$REPO" && RUSTFLAGS="-C target-feature=+crt-static" CARGO_TARGET_DIR=$TARGET_DIR \
+        nice -n 10 cargo build --locked --release --target $TARGET "${packages[@]}" --bins) >"$OUT/cargo.log" 2>&1 || {
+        tail -n 30 "$OUT/cargo.log" >&2
+        die "wsfleet does not build" "the whole log: $OUT/cargo.log"
+    }
+}
+
+program_of() {
+    case $1 in
+        pause)
+            gcc -Os -static -s -o "$OUT/pause.bin" "$REPO/images/pause/pause.c"
+            echo "$OUT/pause.bin"
+            ;;
+        coredns) "$HERE/build.sh" coredns ;;
+        redis) command -v redis-server ;;
+        prometheus) command -v prometheus ;;
+        *) echo "$TARGET_DIR/$TARGET/release/wsfleet-$1" ;;
+    esac
+}
+name_in_image() {
+    case $1 in
+        pause | coredns | prometheus) echo "$1" ;;
+        redis) echo redis-server ;;
+        *) echo "wsfleet-$1" ;;
+    esac
+}
+
+# buildah with a storage of its own; what it makes elsewhere all the same is removed again
+store=
+bud() { buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }
+drop_store() {
+    if [ -n "$store" ]; then
+        rm -rf "$store"
+        if grep -qx /var/lib/containers "$OUT/new-paths"; then rm -f /var/lib/containers/cache/blob-info-cache-v1.boltdb; fi
+        if grep -qx /etc/cni "$OUT/new-paths"; then rm -f /etc/cni/net.d/cni.lock; fi
+        drop_new "$OUT/new-paths"
+    fi
+    rm -f "$OUT/pause.bin"
+}
+trap drop_store EXIT
+
+build_image() {
+    local name=$1 program key tag rootfs
+    program=$(program_of "$name")
+    [ -f "$program" ] || die "there is no program for the image $name: $program"
+    key=$(cat "$program" "$REPO/images/$name/Dockerfile" "$REPO/images/rootfs.sh" | sha256sum | cut -c1-16)
+    for tag in $(tags "$name"); do
+        [ -f "$OUT/$name-$tag.tar" ] && [ "$(cat "$OUT/$name-$tag.key" 2>/dev/null)" = "$key-$tag" ] && continue
+        if [ -z "$store" ]; then
+            note_new "$OUT/new-paths" /var/lib/containers /etc/cni
+            store=$(mktemp -d "$OUT/store.XXXXXX")
+        fi
+        rootfs=$store/$name
+        [ -d "$rootfs" ] || "$REPO/images/rootfs.sh" "$(name_in_image "$name")" "$program" "$rootfs"
+        # the last stage of the published Dockerfile, with the files laid out above in place of its first stages
+        tac "$REPO/images/$name/Dockerfile" | sed '/^FROM scratch$/q' | tac | sed 's#^COPY --from=build / /#COPY . /#' >"$store/Dockerfile"
+        bud bud -q --isolation chroot --label "dev.wsfleet.tag=$tag" -f "$store/Dockerfile" -t "wsfleet.test/$name:$tag" "$rootfs" >"$OUT/build.log" 2>&1 &&
+            bud push -q "wsfleet.test/$name:$tag" "oci-archive:$OUT/$name-$tag.tar.new:wsfleet.test/$name:$tag" >>"$OUT/build.log" 2>&1 || {
+            tail -n 15 "$OUT/build.log" >&2
+            die "the image $name:$tag could not be built"
+        }
+        mv "$OUT/$name-$tag.tar.new" "$OUT/$name-$tag.tar"
+        echo "$key-$tag" >"$OUT/$name-$tag.key"
+        step "image wsfleet.test/$name:$tag ($(du -h "$OUT/$name-$tag.tar" | cut -f1))"
+    done
+}
+
+build_with_docker() {
+    local name tag image
+    for name in "$@"; do
+        image=wsfleet.test/$name
+        case $name in
+            gateway | operator | load) docker build -f "$REPO/images/$name/Dockerfile" -t "$image:dev" "$REPO" ;;
+            redis) docker pull redis:7-bookworm && docker tag redis:7-bookworm "$image:7" ;;
+            prometheus) docker pull prom/prometheus:v2.53.5 && docker tag prom/prometheus:v2.53.5 "$image:2" ;;
+            *) continue ;; # kind brings its own
+        esac
+        [ "$name" != gateway ] || docker tag "$image:dev" "$image:dev2"
+        for tag in $(tags "$name"); do kind load docker-image --name wsfleet "$image:$tag"; done
+    done
+}
+
+[ $# -gt 0 ] || set -- pause coredns redis prometheus gateway operator load
+mkdir -p "$OUT"
+exec 7>"$OUT/lock"
+flock 7
+if [ "$CLUSTER" = kind ]; then
+    build_with_docker "$@"
+    exit
+fi
+"$HERE/deps.sh" images
+mapfile -t programs < <(printf '%s\n' "$@" | grep -xE 'gateway|operator|load' || true)
+[ ${#programs[@]} -eq 0 ] || build_programs "${programs[@]}"
+for name in "$@"; do build_image "$name"; done
+if [ "$CLUSTER" = local ]; then load_images; fi

@@ -1,1 +1,3 @@
 //! One WebSocket gateway.
+
+pub mod broker;

@@ -8,6 +8,8 @@
 //!
 //! Announcements (`user_joined`, `user_left`) travel on the same channel without an offset.
 
+pub mod redis;
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -1,0 +1,126 @@
+//! One connection to Redis: how it is made, and how its loss is noticed at once.
+//!
+//! The connection is `redis`'s multiplexed one (commands pipelined, answers in order). Its loss is told as a push, so
+//! that it is noticed also while nothing is asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisError, Value};
+use tokio::sync::Notify;
+
+use super::config::RedisConfig;
+use super::script::{Failure, Scripts};
+
+/// Why a link could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// Refused, unreachable, wrong credentials.
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    /// Greeting and authentication took too long.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// Connected, but the server cannot serve (loading its data, a replica, no permission).
+    #[error("{0}")]
+    Unfit(Arc<str>),
+}
+
+/// The command link: a connection with the scripts loaded.
+#[derive(Clone, Debug)]
+pub(super) struct CommandLink {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) scripts: Scripts,
+    /// Notified when the connection is gone.
+    pub(super) gone: Arc<Notify>,
+}
+
+impl CommandLink {
+    /// Connects and loads the scripts.
+    pub(super) async fn connect(config: &RedisConfig) -> Result<Self, ConnectError> {
+        let gone = Arc::new(Notify::new());
+        let notify = Arc::clone(&gone);
+        let work = async {
+            let on_push = move |info: PushInfo| {
+                if info.kind == PushKind::Disconnection {
+                    notify.notify_one();
+                }
+                Ok::<(), std::convert::Infallible>(())
+            };
+            let mut connection = open(config, on_push).await?;
+            name(&mut connection, "command").await?;
+            let answers = all(&mut connection, &Scripts::load()).await?;
+            let scripts = Scripts::from_answers(&answers).map_err(unfit)?;
+            Ok(Self {
+                connection,
+                scripts,
+                gone,
+            })
+        };
+        within(config.timing.connect, work).await
+    }
+}
+
+/// Connects a subscription link; every push, the loss included, goes to `on_push`, which must not block.
+pub(super) async fn connect_subscriber<F>(
+    config: &RedisConfig,
+    on_push: F,
+) -> Result<MultiplexedConnection, ConnectError>
+where
+    F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
+{
+    let work = async {
+        let mut connection = open(config, on_push).await?;
+        name(&mut connection, "subscription").await?;
+        Ok(connection)
+    };
+    within(config.timing.connect, work).await
+}
+
+/// Sends a pipeline and takes its answers, errors of the server among them; `Err` means that the link is lost.
+pub(super) async fn all(
+    connection: &mut MultiplexedConnection,
+    pipeline: &Pipeline,
+) -> Result<Vec<Value>, RedisError> {
+    connection.send_packed_commands(pipeline, 0, pipeline.len()).await
+}
+
+async fn open<F>(config: &RedisConfig, on_push: F) -> Result<MultiplexedConnection, RedisError>
+where
+    F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
+{
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.timing.connect))
+        .set_response_timeout(Some(config.timing.answer))
+        .set_push_sender(on_push);
+    Client::open(config.info.clone())?
+        .get_multiplexed_async_connection_with_config(&settings)
+        .await
+}
+
+/// Names the connection for `CLIENT LIST`. A server that forbids it is as good a server.
+async fn name(connection: &mut MultiplexedConnection, role: &str) -> Result<(), RedisError> {
+    let mut pipeline = Pipeline::new();
+    pipeline
+        .cmd("CLIENT")
+        .arg("SETNAME")
+        .arg(format!("wsfleet-{role}"));
+    all(connection, &pipeline).await.map(|_| ())
+}
+
+fn unfit(failure: Failure) -> ConnectError {
+    match failure {
+        Failure::NoScript => ConnectError::Unfit("scripts are lost while they are loaded".into()),
+        Failure::WrongServer(text) | Failure::Refused(text) => ConnectError::Unfit(text),
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, ConnectError>>,
+) -> Result<T, ConnectError> {
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(ConnectError::Timeout(limit)))
+}

@@ -1,0 +1,171 @@
+//! The broker that makes many gateways one: a standalone Redis.
+//!
+//! Per broker there are exactly two connections, whatever the number of rooms and users: a command link on which
+//! everything is pipelined ([`command`]), and a subscription link ([`subscribe`]). A stream's offset is assigned, and
+//! the message published, by one script in one atomic step ([`script`]); a gateway hears its own messages the way it
+//! hears all others, through its subscription, so that every gateway delivers in the same order.
+//!
+//! The broker starts whether or not Redis can be reached, says so in [`Broker::health`], and keeps trying. While a link
+//! is down publishes and subscriptions fail at once with a temporary error; subscriptions that stand are kept, and
+//! after a reconnect each is compared with its stream, so that missed offsets are known, and counted ([`Stats`]).
+
+mod command;
+mod config;
+mod intake;
+mod link;
+mod message;
+mod naming;
+mod script;
+mod stats;
+mod subscribe;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Broker, BrokerError, Health, Position, Publish, Sink, StreamKey, encode};
+use command::{Commands, Item, OnAnswer};
+use script::{Answer, Request};
+use subscribe::Subscriber;
+use table::Table;
+
+pub use config::{ConfigError, RedisConfig, Timing};
+pub use stats::Stats;
+
+/// A broker on a standalone Redis. Dropping it ends its work; [`Broker::close`] also waits for the end.
+pub struct RedisBroker {
+    database: i64,
+    commands: Arc<Commands>,
+    table: Arc<Table>,
+    stats: Arc<Stats>,
+    proven: Arc<AtomicBool>,
+    cancelled: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisBroker")
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisBroker {
+    /// Starts the two links in the background; to be called inside a tokio runtime. Never waits for Redis.
+    pub fn start(config: &RedisConfig, sink: Arc<dyn Sink>) -> Self {
+        let broker = Self {
+            database: config.database(),
+            commands: Arc::new(Commands::new()),
+            table: Arc::new(Table::default()),
+            stats: Arc::new(Stats::default()),
+            proven: Arc::new(AtomicBool::new(false)),
+            cancelled: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let subscriber = Subscriber {
+            config: config.clone(),
+            commands: Arc::clone(&broker.commands),
+            table: Arc::clone(&broker.table),
+            sink,
+            stats: Arc::clone(&broker.stats),
+            proven: Arc::clone(&broker.proven),
+            probe_channel: naming::probe(config.database(), &uuid::Uuid::new_v4().simple().to_string()),
+        };
+        broker.tasks.spawn(command::run(
+            Arc::clone(&broker.commands),
+            config.clone(),
+            Arc::clone(&broker.stats),
+            broker.cancelled.clone(),
+        ));
+        broker
+            .tasks
+            .spawn(subscribe::run(subscriber, broker.cancelled.clone()));
+        broker.tasks.close();
+        broker
+    }
+
+    /// What happened on the links so far.
+    pub fn stats(&self) -> &Stats {
+        Stats::set(&self.stats.subscriptions, self.table.len() as u64);
+        &self.stats
+    }
+}
+
+impl Drop for RedisBroker {
+    fn drop(&mut self) {
+        self.cancelled.cancel();
+    }
+}
+
+impl Broker for RedisBroker {
+    /// An announcement's success is told as offset 0 of an empty epoch: it has no place.
+    fn publish(&self, batch: Vec<Publish>) {
+        let mut items = Vec::with_capacity(batch.len());
+        for publish in batch {
+            let event = match encode(&publish.event) {
+                Ok(event) => event,
+                Err(error) => {
+                    if let Some(reply) = publish.reply {
+                        reply(Err(BrokerError::Refused(error.to_string().into())));
+                    }
+                    continue;
+                }
+            };
+            let sequenced = publish.event.is_sequenced();
+            let name = naming::stream(self.database, &publish.stream);
+            let request = if sequenced {
+                Request::Publish { stream: name, event }
+            } else {
+                Request::Announce {
+                    channel: name,
+                    payload: event,
+                }
+            };
+            let on_answer = publish.reply.map(|reply| -> OnAnswer {
+                Box::new(move |answer| {
+                    reply(match answer {
+                        Ok(Answer::Done) if !sequenced => Ok(Position {
+                            epoch: "".into(),
+                            offset: 0,
+                        }),
+                        other => command::place(other),
+                    });
+                })
+            });
+            items.push(Item { request, on_answer });
+        }
+        self.commands.submit(items);
+    }
+
+    fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>> {
+        let (waiter, position) = oneshot::channel();
+        self.table
+            .subscribe(naming::stream(self.database, &stream), stream, waiter);
+        // the sender is dropped without a word when the subscription was ended meanwhile
+        async move { position.await.unwrap_or(Err(BrokerError::Unavailable)) }.boxed()
+    }
+
+    fn unsubscribe(&self, stream: &StreamKey) {
+        self.table.unsubscribe(&naming::stream(self.database, stream));
+    }
+
+    fn health(&self) -> Health {
+        let up = self.commands.is_up();
+        Health {
+            up,
+            degraded: !(up && self.proven.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.cancelled.cancel();
+        let tasks = self.tasks.clone();
+        async move { tasks.wait().await }.boxed()
+    }
+}

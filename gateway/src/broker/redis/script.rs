@@ -1,0 +1,259 @@
+//! What is asked of Redis, as commands, and what its answers mean.
+//!
+//! A stream's metadata is a hash at the stream's name: `e` the epoch, `o` the offset of the last message. Every script
+//! touches that one key and the channel of the same name, so it runs on one slot of a cluster, in one atomic step.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, ServerErrorKind, Value};
+
+use super::super::{BrokerError, Position};
+
+/// Metadata outlives messages by far: 30 days after the stream was last used its epoch may end.
+const META_TTL_SECONDS: u32 = 30 * 24 * 3600;
+
+/// Creates the epoch if there is none, takes the next offset and publishes, all in one step.
+/// `KEYS[1]` stream; `ARGV` epoch to use if there is none, TTL in seconds, event.
+/// `%.0f`: Lua's own conversion loses digits from 10^14 on.
+const PUBLISH: &str = r"
+local epoch = redis.call('HGET', KEYS[1], 'e')
+if not epoch then
+  epoch = ARGV[1]
+  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+end
+local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('PUBLISH', KEYS[1], epoch .. ' ' .. string.format('%.0f', offset) .. ' ' .. ARGV[3])
+return {epoch, offset}
+";
+
+/// Reads the position; creates the epoch if there is none, so that an empty room has one to tell.
+/// `KEYS[1]` stream; `ARGV` epoch to use if there is none, TTL in seconds.
+const POSITION: &str = r"
+local epoch = redis.call('HGET', KEYS[1], 'e')
+if not epoch then
+  epoch = ARGV[1]
+  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
+";
+
+/// Begins a new epoch if Redis lost offsets that had been delivered (a restart from an old file, a failover):
+/// otherwise they would be given out twice and dropped as duplicates. Only the first gateway that sees it changes it.
+/// `KEYS[1]` stream; `ARGV` new epoch, TTL in seconds, epoch that went back, offset delivered in it.
+const RENEW: &str = r"
+local epoch = redis.call('HGET', KEYS[1], 'e')
+if not epoch or (epoch == ARGV[3] and tonumber(redis.call('HGET', KEYS[1], 'o')) < tonumber(ARGV[4])) then
+  epoch = ARGV[1]
+  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
+";
+
+const SOURCES: [&str; 3] = [PUBLISH, POSITION, RENEW];
+
+/// Names (SHA-1, as Redis tells them) of the loaded scripts, in the order of `SOURCES`.
+#[derive(Clone, Debug)]
+pub(super) struct Scripts([Arc<str>; 3]);
+
+impl Scripts {
+    /// The commands that load them.
+    pub(super) fn load() -> Pipeline {
+        let mut pipeline = Pipeline::with_capacity(SOURCES.len());
+        for source in SOURCES {
+            pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
+        }
+        pipeline
+    }
+
+    /// Their names from the answers to [`Scripts::load`].
+    pub(super) fn from_answers(values: &[Value]) -> Result<Self, Failure> {
+        let mut names = [Arc::from(""), Arc::from(""), Arc::from("")];
+        for (name, value) in names.iter_mut().zip(values) {
+            *name = text(value).ok_or_else(|| failure(value))?.into();
+        }
+        Ok(Self(names))
+    }
+}
+
+/// One thing asked of Redis about one stream (or channel).
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    /// Publish with the next offset.
+    Publish { stream: Arc<[u8]>, event: Bytes },
+    /// Publish without an offset: announcements, probes.
+    Announce { channel: Arc<[u8]>, payload: Bytes },
+    /// Where the stream stands.
+    Position { stream: Arc<[u8]> },
+    /// A new epoch, unless the stream stands at or after this place.
+    Renew { stream: Arc<[u8]>, delivered: Position },
+    /// Whether the link answers.
+    Ping,
+}
+
+impl Request {
+    /// Bytes that it keeps while it waits.
+    pub(super) fn size(&self) -> usize {
+        const OVERHEAD: usize = 128;
+        OVERHEAD
+            + match self {
+                Self::Publish { stream, event } => stream.len() + event.len(),
+                Self::Announce { channel, payload } => channel.len() + payload.len(),
+                Self::Position { stream } | Self::Renew { stream, .. } => stream.len(),
+                Self::Ping => 0,
+            }
+    }
+
+    /// The command.
+    pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
+        let script = |index: usize, stream: &[u8]| {
+            let mut cmd = Cmd::new();
+            cmd.arg("EVALSHA")
+                .arg(&*scripts.0[index])
+                .arg(1)
+                .arg(stream)
+                .arg(new_epoch())
+                .arg(META_TTL_SECONDS);
+            cmd
+        };
+        match self {
+            Self::Publish { stream, event } => {
+                let mut cmd = script(0, stream);
+                cmd.arg(&event[..]);
+                cmd
+            }
+            Self::Position { stream } => script(1, stream),
+            Self::Renew { stream, delivered } => {
+                let mut cmd = script(2, stream);
+                cmd.arg(&*delivered.epoch).arg(delivered.offset);
+                cmd
+            }
+            Self::Announce { channel, payload } => {
+                let mut cmd = Cmd::new();
+                cmd.arg("PUBLISH").arg(&channel[..]).arg(&payload[..]);
+                cmd
+            }
+            Self::Ping => {
+                let mut cmd = Cmd::new();
+                cmd.arg("PING");
+                cmd
+            }
+        }
+    }
+}
+
+/// 64 random bits: two lives of one stream must not share it.
+fn new_epoch() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// What a request was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Where the message, or the stream, stands.
+    At(Position),
+    /// Done; there is no place to tell.
+    Done,
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The script is not (any more) loaded: load it, ask again. Nothing happened.
+    NoScript,
+    /// This server cannot take it at all (still loading, demoted to a replica): another link may. Nothing happened.
+    WrongServer(Arc<str>),
+    /// Refused with this text.
+    Refused(Arc<str>),
+}
+
+impl From<Failure> for BrokerError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoScript | Failure::WrongServer(_) => Self::Unavailable,
+            Failure::Refused(text) => Self::Refused(text),
+        }
+    }
+}
+
+/// What an answer says.
+pub(super) fn answer(value: &Value) -> Result<Answer, Failure> {
+    match value {
+        Value::ServerError(_) => Err(failure(value)),
+        Value::Array(parts) => match &parts[..] {
+            [epoch, Value::Int(offset)] => match (text(epoch), u64::try_from(*offset)) {
+                (Some(epoch), Ok(offset)) => Ok(Answer::At(Position {
+                    epoch: epoch.into(),
+                    offset,
+                })),
+                _ => Err(failure(value)),
+            },
+            _ => Err(failure(value)),
+        },
+        _ => Ok(Answer::Done),
+    }
+}
+
+fn failure(value: &Value) -> Failure {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoScript, ReadOnly, TryAgain};
+    let Value::ServerError(error) = value else {
+        return Failure::Refused("an answer that makes no sense".into());
+    };
+    match error.kind() {
+        Some(NoScript) => Failure::NoScript,
+        Some(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain) => {
+            Failure::WrongServer(error.to_string().into())
+        }
+        _ => Failure::Refused(error.to_string().into()),
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_read_from_the_scripts_answer() {
+        let value = Value::Array(vec![Value::BulkString(b"ab".to_vec()), Value::Int(7)]);
+        assert_eq!(
+            answer(&value),
+            Ok(Answer::At(Position {
+                epoch: "ab".into(),
+                offset: 7
+            }))
+        );
+        assert_eq!(answer(&Value::Int(3)), Ok(Answer::Done));
+        assert_eq!(answer(&Value::Okay), Ok(Answer::Done));
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_a_refusal_not_a_success() {
+        for parts in [
+            vec![],
+            vec![Value::Int(7)],
+            vec![Value::Int(7), Value::Int(7)],
+            vec![Value::BulkString(b"ab".to_vec()), Value::Int(-1)],
+        ] {
+            assert!(matches!(answer(&Value::Array(parts)), Err(Failure::Refused(_))));
+        }
+    }
+
+    #[test]
+    fn epochs_are_sixteen_hex_digits_and_differ() {
+        let (a, b) = (new_epoch(), new_epoch());
+        assert_eq!(a.len(), 16);
+        assert!(a.bytes().all(|c| c.is_ascii_hexdigit()));
+        assert_ne!(a, b);
+    }
+}

@@ -1,0 +1,25 @@
+//! Settings: flags, environment, file and defaults, in that order of precedence, checked before anything is opened.
+//!
+//! [`Settings::load`] either returns settings that are whole and fit together, or a [`ConfigError`] that names the flag
+//! and says what is allowed; the caller prints it and exits with [`EXIT_CODE`] before any port is bound. Limits are
+//! merged key by key. Secrets are read from files once and never shown by `Debug`.
+
+mod args;
+mod error;
+mod limits;
+mod secret;
+mod settings;
+mod values;
+
+pub use args::Args;
+pub use error::{ConfigError, Layer};
+pub use limits::{Limit, Limits};
+pub use secret::Secret;
+pub use settings::{AuthSettings, JwtSettings, Settings};
+pub use values::{
+    AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, LogFilter, LogFormat, MaxConnections, Origin,
+    RedisUrl, Revision, ServerId, TrustedHops,
+};
+
+/// Exit code after a [`ConfigError`]: `EX_USAGE` of sysexits.h.
+pub const EXIT_CODE: u8 = 64;

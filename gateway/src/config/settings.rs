@@ -1,0 +1,325 @@
+//! From four layers to one [`Settings`].
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::args::{Args, Text};
+use super::error::{ConfigError, Layer};
+use super::limits::{LimitError, Limits};
+use super::secret::Secret;
+use super::values::{
+    Allowed, AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, LogFilter, LogFormat, MaxConnections,
+    Origin, Revision, ServerId, TrustedHops,
+};
+
+/// Bytes of an HS256 key, at least (RFC 7518 §3.2).
+const JWT_SECRET_BYTES: usize = 32;
+/// Bytes of a bearer token, at least: what cannot be guessed.
+const BEARER_BYTES: usize = 16;
+
+/// All settings of a gateway, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where back ends call.
+    pub api_listen: SocketAddr,
+    /// Where drain, state, metrics and health are served.
+    pub admin_listen: SocketAddr,
+    /// What carries messages between gateways.
+    pub broker: BrokerChoice,
+    /// How clients are identified.
+    pub auth: AuthSettings,
+    /// Bearer token of the server API; `None`: only loopback callers.
+    pub api_key: Option<Secret>,
+    /// Bearer token of the admin API; `None`: only loopback callers.
+    pub admin_token: Option<Secret>,
+    /// Sockets at a time.
+    pub max_connections: MaxConnections,
+    /// Time over which a drain after SIGTERM spreads its closes.
+    pub drain_window: DrainWindow,
+    /// Name of this gateway.
+    pub server_id: ServerId,
+    /// What the operator started.
+    pub revision: Revision,
+    /// All limits.
+    pub limits: Limits,
+    /// Origins that browsers may connect from.
+    pub allowed_origins: AllowedOrigins,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_hops: TrustedHops,
+    /// Form of the log.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: LogFilter,
+}
+
+/// How clients are identified, with what that needs.
+#[derive(Clone, Debug)]
+pub enum AuthSettings {
+    /// Signed tokens.
+    Jwt(JwtSettings),
+    /// Development: the token names the user.
+    InsecureToken,
+    /// Each connection is a user of its own.
+    Anonymous,
+}
+
+/// What verifies signed tokens.
+#[derive(Clone, Debug)]
+pub struct JwtSettings {
+    /// Key of HS256.
+    pub secret: Secret,
+    /// `aud` that tokens must have.
+    pub audience: Option<String>,
+    /// `iss` that tokens must have.
+    pub issuer: Option<String>,
+}
+
+impl Settings {
+    /// Settings from these flags, the process's environment, the file that either names, and defaults.
+    pub fn load(flags: Args) -> Result<Self, ConfigError> {
+        Self::load_with(flags, |name| std::env::var(name).ok())
+    }
+
+    /// As [`Settings::load`], with another environment.
+    pub fn load_with(flags: Args, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let environment = Args::from_environment(environment)?;
+        let file = match flags.config.as_ref().or(environment.config.as_ref()) {
+            Some(Text(path)) => Args::from_file(Path::new(path))?,
+            None => Args::default(),
+        };
+        Layers {
+            flags,
+            environment,
+            file,
+        }
+        .settings()
+    }
+}
+
+struct Layers {
+    flags: Args,
+    environment: Args,
+    file: Args,
+}
+
+impl Layers {
+    fn settings(&self) -> Result<Settings, ConfigError> {
+        let settings = Settings {
+            listen: self.address("listen", |args| &args.listen, ([0, 0, 0, 0], 8080))?,
+            api_listen: self.address("api-listen", |args| &args.api_listen, ([127, 0, 0, 1], 8081))?,
+            admin_listen: self.address("admin-listen", |args| &args.admin_listen, ([127, 0, 0, 1], 9090))?,
+            broker: self
+                .value("broker", |args| &args.broker)?
+                .unwrap_or(BrokerChoice::Memory),
+            auth: self.auth()?,
+            api_key: self.bearer("api-key-file", |args| &args.api_key_file)?,
+            admin_token: self.bearer("admin-token-file", |args| &args.admin_token_file)?,
+            max_connections: self
+                .value("max-connections", |args| &args.max_connections)?
+                .unwrap_or_default(),
+            drain_window: self
+                .value("drain-window", |args| &args.drain_window)?
+                .unwrap_or_default(),
+            server_id: self.server_id()?,
+            revision: self.value("revision", |args| &args.revision)?.unwrap_or_default(),
+            limits: self.limits()?,
+            allowed_origins: self.allowed_origins()?,
+            trusted_hops: self
+                .value("trusted-hops", |args| &args.trusted_hops)?
+                .unwrap_or_default(),
+            log_format: self
+                .value("log-format", |args| &args.log_format)?
+                .unwrap_or_default(),
+            log_filter: self
+                .value("log-filter", |args| &args.log_filter)?
+                .unwrap_or_default(),
+        };
+        distinct_ports(&settings)?;
+        Ok(settings)
+    }
+
+    /// From the layer that goes last to the one that goes first.
+    fn rising(&self) -> [(Layer, &Args); 3] {
+        [
+            (Layer::File, &self.file),
+            (Layer::Environment, &self.environment),
+            (Layer::Flag, &self.flags),
+        ]
+    }
+
+    fn text(&self, field: fn(&Args) -> &Option<Text>) -> Option<(Layer, &str)> {
+        let mut layers = self.rising().into_iter().rev();
+        layers.find_map(|(layer, args)| Some((layer, field(args).as_ref()?.0.as_str())))
+    }
+
+    fn value<T: FromStr<Err = Allowed>>(
+        &self,
+        flag: &'static str,
+        field: fn(&Args) -> &Option<Text>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some((layer, text)) = self.text(field) else {
+            return Ok(None);
+        };
+        text.parse()
+            .map(Some)
+            .map_err(|Allowed(allowed)| refused(flag, layer, text, allowed))
+    }
+
+    fn address(
+        &self,
+        flag: &'static str,
+        field: fn(&Args) -> &Option<Text>,
+        default: ([u8; 4], u16),
+    ) -> Result<SocketAddr, ConfigError> {
+        let Some((layer, text)) = self.text(field) else {
+            return Ok(default.into());
+        };
+        let allowed = "an IP address and a port, such as 0.0.0.0:8080 or [::]:8080";
+        text.parse().map_err(|_| refused(flag, layer, text, allowed))
+    }
+
+    fn bearer(
+        &self,
+        flag: &'static str,
+        field: fn(&Args) -> &Option<Text>,
+    ) -> Result<Option<Secret>, ConfigError> {
+        self.text(field)
+            .map(|(_, path)| Secret::read(flag, path, BEARER_BYTES))
+            .transpose()
+    }
+
+    fn server_id(&self) -> Result<ServerId, ConfigError> {
+        if let Some(id) = self.value("server-id", |args| &args.server_id)? {
+            return Ok(id);
+        }
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        host.parse().map_err(|_| ConfigError::Missing {
+            flag: "server-id",
+            because: "the host name cannot be used; give a name of 1 to 253 bytes without white space",
+        })
+    }
+
+    fn auth(&self) -> Result<AuthSettings, ConfigError> {
+        let mode: AuthMode = self.value("auth", |args| &args.auth)?.unwrap_or_default();
+        let secret = self.text(|args| &args.jwt_secret_file);
+        let audience = self.not_empty("jwt-audience", |args| &args.jwt_audience)?;
+        let issuer = self.not_empty("jwt-issuer", |args| &args.jwt_issuer)?;
+        if mode == AuthMode::Jwt {
+            let (_, path) = secret.ok_or(ConfigError::Missing {
+                flag: "jwt-secret-file",
+                because: "--auth jwt, the default, needs it; for development there is --auth insecure-token",
+            })?;
+            let secret = Secret::read("jwt-secret-file", path, JWT_SECRET_BYTES)?;
+            return Ok(AuthSettings::Jwt(JwtSettings {
+                secret,
+                audience,
+                issuer,
+            }));
+        }
+        let given = [
+            ("jwt-secret-file", secret.is_some()),
+            ("jwt-audience", audience.is_some()),
+            ("jwt-issuer", issuer.is_some()),
+        ];
+        if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
+            let problem = "has a meaning with --auth jwt only; leave it out, or leave --auth out";
+            return Err(ConfigError::Conflict { flag, problem });
+        }
+        Ok(if mode == AuthMode::Anonymous {
+            AuthSettings::Anonymous
+        } else {
+            AuthSettings::InsecureToken
+        })
+    }
+
+    fn not_empty(
+        &self,
+        flag: &'static str,
+        field: fn(&Args) -> &Option<Text>,
+    ) -> Result<Option<String>, ConfigError> {
+        match self.text(field) {
+            Some((layer, "")) => Err(refused(flag, layer, "", "a text that is not empty")),
+            found => Ok(found.map(|(_, text)| text.to_owned())),
+        }
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let mut limits = Limits::default();
+        for (layer, args) in self.rising() {
+            for pair in &args.limit {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                limits.set(key.trim(), value.trim()).map_err(|error| {
+                    let allowed = match error {
+                        LimitError::UnknownKey => {
+                            format!("KEY=VALUE with one of {}", Limits::KEYS.join(", "))
+                        }
+                        LimitError::Value { min, max } => {
+                            format!("{}=NUMBER from {min} to {max}, or 0 for no limit", key.trim())
+                        }
+                    };
+                    ConfigError::Value {
+                        flag: "limit",
+                        layer,
+                        value: pair.clone(),
+                        allowed,
+                    }
+                })?;
+            }
+        }
+        match limits.contradiction() {
+            Some(problem) => Err(ConfigError::Conflict {
+                flag: "limit",
+                problem,
+            }),
+            None => Ok(limits),
+        }
+    }
+
+    fn allowed_origins(&self) -> Result<AllowedOrigins, ConfigError> {
+        let given = |(_, args): &(Layer, &Args)| !args.allowed_origin.is_empty();
+        let Some((layer, args)) = self.rising().into_iter().rev().find(given) else {
+            return Ok(AllowedOrigins::default());
+        };
+        let origins = args.allowed_origin.iter().map(|text| {
+            let parsed = text.parse::<Origin>();
+            parsed.map_err(|Allowed(allowed)| refused("allowed-origin", layer, text, allowed))
+        });
+        origins.collect::<Result<_, _>>().map(AllowedOrigins::new)
+    }
+}
+
+fn refused(flag: &'static str, layer: Layer, value: &str, allowed: &str) -> ConfigError {
+    // a URL may hold a password
+    let value = if value.contains('@') { "…" } else { value };
+    ConfigError::Value {
+        flag,
+        layer,
+        value: value.to_owned(),
+        allowed: allowed.to_owned(),
+    }
+}
+
+/// Three ports because they have three trust domains: one must not hide another.
+fn distinct_ports(settings: &Settings) -> Result<(), ConfigError> {
+    let clash = |a: SocketAddr, b: SocketAddr| {
+        let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+        a.port() != 0 && a.port() == b.port() && same_ip
+    };
+    let problem = "is in the way of another listener; give --listen, --api-listen and --admin-listen ports of their own";
+    if clash(settings.listen, settings.api_listen) {
+        return Err(ConfigError::Conflict {
+            flag: "api-listen",
+            problem,
+        });
+    }
+    if clash(settings.listen, settings.admin_listen) || clash(settings.api_listen, settings.admin_listen) {
+        return Err(ConfigError::Conflict {
+            flag: "admin-listen",
+            problem,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! RFC 6455, the server's side: bytes to messages and messages to frames. Sans-IO.
+//!
+//! [`Decoder::next`] works in the caller's buffer: it unmasks in place and lends out the message, so a message that
+//! came in one frame is never copied. A connection keeps a [`Decoder`] (one pointer) and whatever bytes the decoder did
+//! not use; nothing is allocated unless a fragmented message is under way, and nothing is believed before it is
+//! checked: a frame that is too large is refused by its header, before a byte of it is kept.
+//!
+//! Frames to clients are never masked (§5.1) and never fragmented, so one frame can be written to every member of a
+//! room. permessage-deflate will be a step between [`Frame`](decode) assembly and UTF-8 validation; until it is
+//! negotiated a frame with RSV1 is a protocol error (§5.2).
+
+mod decode;
+mod encode;
+mod frame;
+mod handshake;
+
+pub use decode::{Decoded, Decoder, Incoming, PeerClose, Violation};
+pub use encode::{close_frame, frame, ping_frame, pong_frame, text_frame, write_frame};
+pub use frame::Opcode;
+pub use handshake::{InvalidKey, VERSION, accept_key};

@@ -2,7 +2,11 @@
 //!
 //! * [`admin`]: the drain and state types of the gateway's admin API, shared by gateway and operator.
 //! * [`labels`]: every label and annotation that wsfleet writes on an object.
-//! * `v1alpha1` (feature `resource`): the `WebSocketCluster` resource.
+//! * `v1alpha1` (feature `resource`): the `WebSocketCluster` resource, and `condition`: its conditions.
 
 pub mod admin;
+#[cfg(feature = "resource")]
+pub mod condition;
 pub mod labels;
+#[cfg(feature = "resource")]
+pub mod v1alpha1;

@@ -1,0 +1,47 @@
+//! `spec.broker`: what carries messages between gateways.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::reference::SecretKeyRef;
+
+/// What carries messages between gateways; exactly one member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.memory) != has(self.redis)", "set exactly one of broker.memory and broker.redis"))]
+pub struct BrokerSpec {
+    /// Messages stay in the process: rooms are not shared between gateways. Only for a single gateway (`replicas: 1`,
+    /// autoscaling off). While such a gateway is replaced, rooms are split between the old and the new process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryBroker>,
+    /// Messages go through Redis: rooms, presence and direct messages span all gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisBroker>,
+}
+
+impl Default for BrokerSpec {
+    fn default() -> Self {
+        Self { memory: Some(MemoryBroker {}), redis: None }
+    }
+}
+
+/// The broker in the process; it has no settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemoryBroker {}
+
+/// The broker on Redis; exactly one member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.redis.url and broker.redis.secretRef"))]
+pub struct RedisBroker {
+    /// Address of Redis, for example `redis://redis:6379/0`, or `rediss://` with TLS. Use secretRef instead when the
+    /// address holds a password. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = ("self.matches('^rediss?://[^/ ]')", "write the address as redis://host:port or rediss://host:port, for example redis://redis:6379"))]
+    pub url: Option<String>,
+    /// Secret key that holds the address, password included. A changed Secret is read by pods made after the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+}

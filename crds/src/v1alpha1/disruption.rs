@@ -1,0 +1,34 @@
+//! `spec.disruption`: what nodes and people may do to the fleet.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::default::int;
+
+/// What happens when a node is drained or a pod evicted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DisruptionSpec {
+    /// Pods that may be evicted at the same time; it becomes the minAvailable of the PodDisruptionBudget. Default 1. An
+    /// evicted gateway closes its sockets one by one within its grace period.
+    #[serde(default = "int::<1>")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_unavailable: u32,
+    /// Taint keys that announce the end of a node: gateways on such a node are replaced and drained. Default: a cordoned
+    /// node, the Cluster Autoscaler's taint and Karpenter's.
+    #[serde(default = "default_drain_taints")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub drain_taints: Vec<String>,
+}
+
+fn default_drain_taints() -> Vec<String> {
+    ["node.kubernetes.io/unschedulable", "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+impl Default for DisruptionSpec {
+    fn default() -> Self {
+        Self { max_unavailable: 1, drain_taints: default_drain_taints() }
+    }
+}

@@ -1,0 +1,76 @@
+//! `spec.gateway`: the process that holds the sockets.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::default::{int, short};
+use super::reference::SecretKeyRef;
+
+/// Port of the gateway's server API for back ends; fixed.
+pub const API_PORT: u16 = 8081;
+
+/// The gateway process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("self.port != self.adminPort", "port and adminPort must differ: set gateway.port, for example 8080, and gateway.adminPort, for example 9090"),
+    validation = ("self.port != 8081 && self.adminPort != 8081", "8081 is the port of the server API: set gateway.port and gateway.adminPort to other ports, for example 8080 and 9090")
+)]
+pub struct GatewaySpec {
+    /// Image of the gateway. Default: the image that belongs to the operator's version, resolved when a revision is
+    /// made and kept for that revision, so that upgrading the operator restarts no gateway. Changing it rolls the
+    /// fleet, pod by pod, drained first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// Port that clients' sockets arrive at in the pod. Default 8080. Changing it rolls the fleet.
+    #[serde(default = "short::<8080>")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// Port of health, metrics and the drain API in the pod. Default 9090. Changing it rolls the fleet.
+    #[serde(default = "short::<9090>")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub admin_port: u16,
+    /// Secret key with the bearer token of the drain API. Default: a random token in the generated Secret
+    /// `<name>-admin-token`. Set it when the token must come from a vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_token_secret_ref: Option<SecretKeyRef>,
+    /// What one gateway can carry. The autoscaler, the rollout and the scale-in reckon with it.
+    #[serde(default)]
+    pub capacity: CapacitySpec,
+}
+
+impl Default for GatewaySpec {
+    fn default() -> Self {
+        Self {
+            image: None,
+            port: 8080,
+            admin_port: 9090,
+            admin_token_secret_ref: None,
+            capacity: CapacitySpec::default(),
+        }
+    }
+}
+
+/// What one gateway can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacitySpec {
+    /// Sockets that one gateway accepts at most; more are refused with 503. Default 10000. Raise it when the pods have
+    /// memory (about 2 KiB a socket) and file descriptors to spare. Changing it rolls the fleet.
+    #[serde(default = "int::<10000>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: u32,
+    /// Handshakes per second that one gateway accepts; more are refused with 503 and a Retry-After. Default 500. It
+    /// protects new gateways from the reconnects of drained ones. Changing it rolls the fleet.
+    #[serde(default = "int::<500>")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_handshakes_per_second: u32,
+}
+
+impl Default for CapacitySpec {
+    fn default() -> Self {
+        Self { max_connections: 10_000, max_handshakes_per_second: 500 }
+    }
+}

@@ -146,6 +146,9 @@ mod tests {
         assert_eq!(request.rate_per_second, Some(2.5));
         let misspelt = r#"{"drainId":"d1","epoch":3,"mode":"drain","ratePerSec":2.5}"#;
         let error = serde_json::from_str::<DrainRequest>(misspelt).unwrap_err();
-        assert!(error.to_string().contains("unknown field `ratePerSec`"), "{error}");
+        assert!(
+            error.to_string().contains("unknown field `ratePerSec`"),
+            "{error}"
+        );
     }
 }

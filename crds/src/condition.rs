@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn every_type_is_listed_once_and_named_as_an_identifier() {
-        let names: std::collections::BTreeSet<_> = ConditionType::ALL.iter().map(|kind| kind.as_str()).collect();
+        let names: std::collections::BTreeSet<_> =
+            ConditionType::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(names.len(), ConditionType::ALL.len());
         assert!(names.iter().all(|name| name.chars().all(char::is_alphanumeric)));
     }

@@ -69,7 +69,9 @@ impl PodPhase {
 
     /// The phase that a label's value names; `None` when it names none.
     pub fn parse(value: &str) -> Option<Self> {
-        [Self::Pending, Self::Active, Self::Draining].into_iter().find(|phase| phase.as_str() == value)
+        [Self::Pending, Self::Active, Self::Draining]
+            .into_iter()
+            .find(|phase| phase.as_str() == value)
     }
 }
 
@@ -114,12 +116,19 @@ mod tests {
         for phase in [PodPhase::Pending, PodPhase::Active, PodPhase::Draining] {
             assert_eq!(PodPhase::parse(phase.as_str()), Some(phase));
         }
-        for reason in
-            [DrainReason::Rollout, DrainReason::ScaleIn, DrainReason::NodeDrain, DrainReason::Replace]
-        {
+        for reason in [
+            DrainReason::Rollout,
+            DrainReason::ScaleIn,
+            DrainReason::NodeDrain,
+            DrainReason::Replace,
+        ] {
             assert_eq!(DrainReason::parse(reason.as_str()), Some(reason));
         }
-        assert_eq!(PodPhase::parse("Active"), None, "values are case-sensitive, as label selectors are");
+        assert_eq!(
+            PodPhase::parse("Active"),
+            None,
+            "values are case-sensitive, as label selectors are"
+        );
         assert_eq!(DrainReason::parse(""), None);
     }
 }

@@ -4,10 +4,13 @@
 //! * [`leader`]: one replica writes.
 //! * [`gateway`], [`prometheus`]: the two sources that are not the API server.
 //! * [`metrics`]: what the operator tells of itself.
+//! * [`observe`]: what is read. [`plan`]: pure, what to do about it.
 
 pub mod args;
 pub mod gateway;
 pub mod leader;
 pub mod metrics;
+pub mod observe;
+pub mod plan;
 pub mod prometheus;
 pub mod telemetry;

@@ -110,7 +110,12 @@ pub struct MetricsSpec {
 
 impl Default for MetricsSpec {
     fn default() -> Self {
-        Self { source: MetricsSource::Pods, interval_seconds: 5, stale_seconds: 15, prometheus: None }
+        Self {
+            source: MetricsSource::Pods,
+            interval_seconds: 5,
+            stale_seconds: 15,
+            prometheus: None,
+        }
     }
 }
 
@@ -159,7 +164,11 @@ pub struct ScaleUpSpec {
 
 impl Default for ScaleUpSpec {
     fn default() -> Self {
-        Self { max_percent: 100, max_pods: 4, period_seconds: 15 }
+        Self {
+            max_percent: 100,
+            max_pods: 4,
+            period_seconds: 15,
+        }
     }
 }
 
@@ -183,6 +192,10 @@ pub struct ScaleDownSpec {
 
 impl Default for ScaleDownSpec {
     fn default() -> Self {
-        Self { stabilization_seconds: 600, max_pods: IntOrPercent::Percent(10), period_seconds: 600 }
+        Self {
+            stabilization_seconds: 600,
+            max_pods: IntOrPercent::Percent(10),
+            period_seconds: 600,
+        }
     }
 }

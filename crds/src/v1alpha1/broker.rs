@@ -22,7 +22,10 @@ pub struct BrokerSpec {
 
 impl Default for BrokerSpec {
     fn default() -> Self {
-        Self { memory: Some(MemoryBroker {}), redis: None }
+        Self {
+            memory: Some(MemoryBroker {}),
+            redis: None,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::WebSocketCluster;
 /// The derived definition does not survive a round trip through JSON: a bug of this crate, which its tests show.
 pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
     let mut value = serde_json::to_value(WebSocketCluster::crd())?;
-    drop_unknown_formats(&mut value);
+    tidy(&mut value);
     serde_json::from_value(value)
 }
 
@@ -23,20 +23,29 @@ pub fn crd() -> Result<CustomResourceDefinition, serde_json::Error> {
 pub fn crd_yaml() -> Result<String, serde_yaml_ng::Error> {
     let crd = crd().map_err(<serde_yaml_ng::Error as serde::ser::Error>::custom)?;
     let yaml = serde_yaml_ng::to_string(&crd)?;
-    Ok(format!("# Generated: cargo run -p wsfleet-crds --features resource --bin crdgen\n{yaml}"))
+    Ok(format!(
+        "# Generated: cargo run -p wsfleet-crds --features resource --bin crdgen\n{yaml}"
+    ))
 }
 
-/// Takes `format: uint32` and the like away: the API server knows int32 and int64 only and would warn on every apply.
-/// The ranges that they imply are in `minimum` and `maximum`.
-fn drop_unknown_formats(value: &mut Value) {
+/// Takes away `format: uint32` and the like, which the API server does not know and would warn of on every apply (their
+/// ranges are in `minimum` and `maximum`), and `nullable`, so that a null is pruned and the same as leaving a field out.
+fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            if map.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+            if map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format.starts_with("uint"))
+            {
                 map.remove("format");
             }
-            map.values_mut().for_each(drop_unknown_formats);
+            if map.get("nullable") == Some(&Value::Bool(true)) {
+                map.remove("nullable");
+            }
+            map.values_mut().for_each(tidy);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_unknown_formats),
+        Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
     }
 }

@@ -22,13 +22,20 @@ pub struct DisruptionSpec {
 }
 
 fn default_drain_taints() -> Vec<String> {
-    ["node.kubernetes.io/unschedulable", "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "node.kubernetes.io/unschedulable",
+        "ToBeDeletedByClusterAutoscaler",
+        "karpenter.sh/disrupted",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 impl Default for DisruptionSpec {
     fn default() -> Self {
-        Self { max_unavailable: 1, drain_taints: default_drain_taints() }
+        Self {
+            max_unavailable: 1,
+            drain_taints: default_drain_taints(),
+        }
     }
 }

@@ -121,6 +121,9 @@ pub struct PassiveSpec {
 
 impl Default for PassiveSpec {
     fn default() -> Self {
-        Self { rollout: 0, scale_down: 600 }
+        Self {
+            rollout: 0,
+            scale_down: 600,
+        }
     }
 }

@@ -71,6 +71,9 @@ pub struct CapacitySpec {
 
 impl Default for CapacitySpec {
     fn default() -> Self {
-        Self { max_connections: 10_000, max_handshakes_per_second: 500 }
+        Self {
+            max_connections: 10_000,
+            max_handshakes_per_second: 500,
+        }
     }
 }

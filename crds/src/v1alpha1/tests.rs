@@ -8,7 +8,9 @@ fn cluster(spec: serde_json::Value) -> WebSocketCluster {
 
 fn with_redis(mut extra: serde_json::Value) -> WebSocketCluster {
     let object = extra.as_object_mut().unwrap();
-    object.entry("broker").or_insert(json!({"redis": {"url": "redis://redis:6379"}}));
+    object
+        .entry("broker")
+        .or_insert(json!({"redis": {"url": "redis://redis:6379"}}));
     object.entry("auth").or_insert(json!({"anonymous": {}}));
     cluster(extra)
 }
@@ -20,8 +22,24 @@ fn a_field_that_is_left_out_has_the_default_of_its_type() {
             assert_eq!(serde_json::from_value::<$kind>(json!({})).unwrap(), <$kind>::default(), stringify!($kind));
         )*};
     }
-    same!(GatewaySpec, CapacitySpec, TemplateOverlay, LimitsSpec, ServiceSpec, RolloutSpec, DrainSpec);
-    same!(ReconnectSpec, PassiveSpec, DisruptionSpec, AutoscalingSpec, MetricsSpec, ScaleUpSpec, ScaleDownSpec);
+    same!(
+        GatewaySpec,
+        CapacitySpec,
+        TemplateOverlay,
+        LimitsSpec,
+        ServiceSpec,
+        RolloutSpec,
+        DrainSpec
+    );
+    same!(
+        ReconnectSpec,
+        PassiveSpec,
+        DisruptionSpec,
+        AutoscalingSpec,
+        MetricsSpec,
+        ScaleUpSpec,
+        ScaleDownSpec
+    );
     same!(TopologySpec);
     assert!(BrokerSpec::default().memory.is_some());
 }
@@ -52,14 +70,19 @@ fn a_rollout_that_could_not_move_is_refused_in_both_spellings() {
         let error = cluster.validate_cel().unwrap_err().to_string();
         assert!(error.contains("cannot both be 0"), "{error}");
     }
-    with_redis(json!({"rollout": {"maxSurge": 0, "maxUnavailable": 1}})).validate_cel().unwrap();
+    with_redis(json!({"rollout": {"maxSurge": 0, "maxUnavailable": 1}}))
+        .validate_cel()
+        .unwrap();
 }
 
 #[test]
 fn the_committed_definition_is_the_generated_one_and_small() {
     let generated = crd_yaml().unwrap();
     let committed = include_str!("../../wsfleet.dev_websocketclusters.yaml");
-    assert!(generated == committed, "regenerate: cargo run -p wsfleet-crds --features resource --bin crdgen crds/wsfleet.dev_websocketclusters.yaml");
+    assert!(
+        generated == committed,
+        "regenerate: cargo run -p wsfleet-crds --features resource --bin crdgen crds/wsfleet.dev_websocketclusters.yaml"
+    );
     assert!(generated.len() <= 100 * 1024, "{} bytes", generated.len());
     assert!(!generated.contains("format: uint"));
 }

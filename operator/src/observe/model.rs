@@ -28,10 +28,10 @@ pub struct Observed {
     pub dry_run: Option<DryRun>,
     /// Socket counts from the source that the specification names.
     pub metrics: MetricsView,
-    /// The autoscaler's last recommendations, from the annotation: what a new leader starts with.
-    pub recommendations: Vec<Recommendation>,
-    /// Disconnects that may still be granted in this second by leases given before (pod name -> per second, until).
+    /// Leases that this process granted and that may still be in force, by pod name.
     pub leases: BTreeMap<String, Lease>,
+    /// When this process became leader: leases of the leader before it may be in force for a while longer.
+    pub leader_since: Timestamp,
     /// Lease transitions when this process became leader: the fencing epoch of every call.
     pub epoch: u64,
 }
@@ -61,6 +61,8 @@ pub struct MissingReference {
 pub struct DryRun {
     /// Revision hash that was tried.
     pub hash: String,
+    /// When.
+    pub at: Timestamp,
     /// `Err` holds the API server's message.
     pub verdict: Result<(), String>,
 }
@@ -152,15 +154,6 @@ pub struct MetricsView {
     pub connections: BTreeMap<String, (Timestamp, u64)>,
     /// What the source answered last, when that was not numbers.
     pub error: Option<String>,
-}
-
-/// One recommendation of the autoscaler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recommendation {
-    /// When.
-    pub at: Timestamp,
-    /// How many gateways it wanted.
-    pub replicas: u32,
 }
 
 /// A rate that was granted to a gateway.

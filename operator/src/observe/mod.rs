@@ -1,0 +1,3 @@
+//! Everything that the planner is told, read once per pass.
+
+pub mod model;

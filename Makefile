@@ -21,3 +21,32 @@ images: ## build the images, and give them to the cluster that is up
 	@images/build.sh
 images-push: images ## push the images to IMAGE_REGISTRY (for CLUSTER=current)
 	@images/push.sh
+
+##@ Checks
+CARGO ?= cargo
+.PHONY: test lint fmt generate check-generated test-unit test-protocol test-cluster deps
+test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
+	@tests/run.sh
+lint: deps ## formatting, clippy, dependencies, generated files, the chart
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@tools=$$(tests/tools.sh) && PATH=$$tools:$$PATH && set -x && cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources && cargo-machete --with-metadata
+	@$(MAKE) --no-print-directory check-generated
+	@tests/chart.sh lint
+fmt: ## format the code
+	$(CARGO) fmt --all
+generate: ## write the generated files anew (CRD, the chart's copy of it)
+	$(CARGO) run --quiet -p wsfleet-crds --features resource --bin crdgen > crds/wsfleet.dev_websocketclusters.yaml.new
+	@mv crds/wsfleet.dev_websocketclusters.yaml.new crds/wsfleet.dev_websocketclusters.yaml
+	@charts/sync.sh
+check-generated: generate ## fail when a generated file is not what its source says
+	@git diff --exit-code -- crds/wsfleet.dev_websocketclusters.yaml charts/ || \
+	  { echo 'error: generated files differ from their sources: run `make generate` and commit them' >&2; exit 1; }
+test-unit: ## units and property tests
+	$(CARGO) test --workspace --exclude wsfleet-tests
+test-protocol: deps ## the gateway on real sockets, with both brokers (real redis-server)
+	$(CARGO) test -p wsfleet-tests --lib --test 'protocol_*' --test 'load_*'
+test-cluster: ## the resource, the operator and the chart on the real cluster
+	@tests/run.sh cluster
+deps: ## install what the tests need (as root), or say what to install
+	@tests/cluster/deps.sh tests

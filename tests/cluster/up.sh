@@ -18,15 +18,18 @@ up_local() {
         return
     fi
     "$HERE/deps.sh" cluster images
+    if ! any_process; then
+        local_down # what a crash or a restart of the machine left
+        check_free
+    fi
     link_tools
     "$REPO/images/build.sh" pause coredns
     if any_process; then
         step "the cluster is up in part: starting what is missing"
         start_local && return
         step "that did not bring it back: starting it anew"
+        local_down
     fi
-    local_down
-    check_free
     rm -rf "$CLUSTER_DIR/logs"
     start_local || die "the cluster did not come up" "logs: $CLUSTER_DIR/logs" "make cluster-down removes what was started"
 }

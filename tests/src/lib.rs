@@ -1,1 +1,7 @@
-//! placeholder
+//! Helpers for the tests that run wsfleet against what it really meets: real sockets, a real Redis, a real cluster.
+//!
+//! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
+
+pub mod proxy;
+pub mod redis;
+pub mod wait;

@@ -138,3 +138,6 @@ fn user_id(id: String) -> Result<Arc<str>, AuthError> {
         Err(AuthError::UserId)
     }
 }
+
+#[cfg(test)]
+mod tests;

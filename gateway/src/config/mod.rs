@@ -23,3 +23,6 @@ pub use values::{
 
 /// Exit code after a [`ConfigError`]: `EX_USAGE` of sysexits.h.
 pub const EXIT_CODE: u8 = 64;
+
+#[cfg(test)]
+mod tests;

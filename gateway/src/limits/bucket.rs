@@ -73,10 +73,12 @@ impl Rate {
         Self::new(limit, limit.as_setting().saturating_mul(2))
     }
 
-    /// `limit` tokens per second, 50 ms worth at once: what is admitted in any second is within 5 % of the setting (or
-    /// one token, if that is more), a storm or not.
+    /// `limit` tokens per second, 50 ms worth (at least 20) at once: what is admitted in any second is within 5 % of a
+    /// setting of 400 or more, a storm or not. Below that a smaller bucket would lose tokens to arrivals that are
+    /// merely uneven, and admit less than was set.
     pub const fn smooth(limit: Limit) -> Self {
-        Self::new(limit, limit.as_setting() / 20)
+        let share = limit.as_setting() / 20;
+        Self::new(limit, if share < 20 { 20 } else { share })
     }
 
     /// Whether everything is admitted.
@@ -144,5 +146,131 @@ impl TokenBucket {
         let nanos = u64::try_from(now.since(self.at).as_nanos()).unwrap_or(u64::MAX);
         let gained = nanos.saturating_mul(u64::from(rate.per_second));
         self.level.saturating_add(gained).min(rate.full())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn at(nanos: u64) -> Moment {
+        Moment::from_nanos(nanos)
+    }
+
+    fn rates() -> impl Strategy<Value = Rate> {
+        (1..=5_000_u32, any::<bool>()).prop_map(|(per_second, smooth)| {
+            let limit = Limit::new(per_second);
+            if smooth {
+                Rate::smooth(limit)
+            } else {
+                Rate::with_double_burst(limit)
+            }
+        })
+    }
+
+    #[test]
+    fn a_bucket_is_sixteen_bytes() {
+        assert_eq!(size_of::<TokenBucket>(), 16);
+    }
+
+    #[test]
+    fn a_refused_caller_is_admitted_exactly_when_it_was_told_to_come_back() {
+        let rate = Rate::new(Limit::new(3), 1);
+        let mut bucket = TokenBucket::full(rate, at(0));
+        bucket.take(at(0), 1, rate).unwrap();
+        let RetryAfter(wait) = bucket.take(at(0), 1, rate).unwrap_err();
+        assert_eq!(wait, Duration::from_nanos(333_333_334));
+        let RetryAfter(rest) = bucket.take(at(333_333_333), 1, rate).unwrap_err();
+        assert_eq!(rest, Duration::from_nanos(1));
+        bucket.take(at(0).after(wait), 1, rate).unwrap();
+    }
+
+    #[test]
+    fn more_than_the_burst_is_never_admitted_and_costs_nothing() {
+        let rate = Rate::new(Limit::new(10), 5);
+        let mut bucket = TokenBucket::full(rate, at(0));
+        assert_eq!(bucket.take(at(0), 6, rate), Err(RetryAfter(Duration::MAX)));
+        assert_eq!(bucket.take(at(0), 5, rate), Ok(()));
+    }
+
+    #[test]
+    fn a_rate_of_zero_admits_everything() {
+        let mut bucket = TokenBucket::full(Rate::OFF, at(0));
+        for _ in 0..1_000 {
+            assert_eq!(bucket.take(at(0), u32::MAX, Rate::OFF), Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_idle_century_and_a_clock_that_goes_back_do_no_harm() {
+        let rate = Rate::new(Limit::new(u32::MAX), u32::MAX);
+        let mut bucket = TokenBucket::full(rate, at(0));
+        bucket.take(at(u64::MAX), u32::MAX, rate).unwrap();
+        assert!(bucket.take(at(0), 1, rate).is_err(), "going back must not refill");
+        assert!(
+            bucket.take(at(u64::MAX), 1, rate).is_err(),
+            "nor must coming forth again"
+        );
+    }
+
+    proptest! {
+        /// The accepted rate is the setting's within 5 %, however the demand arrives, as long as there is one.
+        #[test]
+        fn the_accepted_rate_is_the_setting(
+            rate in rates(),
+            pattern in proptest::collection::vec((0.0..1.0_f64, 1.0..5.0_f64), 1..64),
+        ) {
+            let mut bucket = TokenBucket::full(rate, at(0));
+            while bucket.take(at(0), 1, rate).is_ok() {}
+            // no pause is longer than the bucket has room for; after each comes what it made room for, or more
+            let longest = u64::from(rate.burst - 1) * SECOND / u64::from(rate.per_second);
+            let end = 40 * SECOND * u64::from(rate.burst) / u64::from(rate.per_second);
+            let (mut now, mut accepted) = (0_u64, 0_u64);
+            for (pause, excess) in pattern.iter().cycle() {
+                let pause = ((longest as f64 * pause) as u64).max(SECOND / 20_000);
+                now += pause;
+                let due = (pause as f64 / SECOND as f64 * f64::from(rate.per_second)).ceil() + 1.0;
+                for _ in 0..(due * excess) as u64 {
+                    accepted += u64::from(bucket.take(at(now), 1, rate).is_ok());
+                }
+                if now >= end {
+                    break;
+                }
+            }
+            let set = now as f64 / SECOND as f64 * f64::from(rate.per_second);
+            let ratio = accepted as f64 / set;
+            prop_assert!((0.95..=1.05).contains(&ratio), "accepted {accepted}, set {set}");
+        }
+
+        /// In no window is more admitted than a full bucket and what flowed in, whatever is asked for and when.
+        #[test]
+        fn never_more_than_the_burst_and_the_rate(
+            rate in rates(),
+            asked in proptest::collection::vec((0..3 * SECOND, 1..200_u32, any::<bool>()), 1..60),
+        ) {
+            let mut bucket = TokenBucket::full(rate, at(0));
+            let mut now = 0;
+            let mut admitted: Vec<(u64, u64)> = Vec::new();
+            for (pause, tokens, back) in asked {
+                now += pause;
+                // another thread may have read its clock a little earlier
+                let seen = if back { now.saturating_sub(1_000_000) } else { now };
+                if bucket.take(at(seen), tokens, rate).is_ok() {
+                    admitted.push((now, u64::from(tokens)));
+                }
+            }
+            for (first, &(begin, _)) in admitted.iter().enumerate() {
+                let mut sum = 0;
+                for &(end, tokens) in &admitted[first..] {
+                    sum += tokens;
+                    let most = rate.full() + (end - begin + 1_000_000) * u64::from(rate.per_second);
+                    prop_assert!(sum * TOKEN <= most);
+                }
+            }
+        }
     }
 }

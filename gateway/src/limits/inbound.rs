@@ -86,3 +86,93 @@ impl InboundLimiter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Limit;
+
+    fn rates(messages: u32, bytes: u32) -> InboundRates {
+        InboundRates::from(&Limits {
+            messages_per_second: Limit::new(messages),
+            bytes_per_second: Limit::new(bytes),
+            ..Limits::default()
+        })
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::default().after(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_state_of_a_connection_is_forty_bytes() {
+        assert_eq!(size_of::<InboundLimiter>(), 40);
+    }
+
+    #[test]
+    fn twice_the_rate_is_admitted_at_once_then_the_rate() {
+        let rates = rates(50, 0);
+        let mut limiter = InboundLimiter::new(&rates, at(0));
+        for _ in 0..100 {
+            assert_eq!(limiter.check(at(0), 10, &rates), Verdict::Admit);
+        }
+        assert_eq!(limiter.check(at(0), 10, &rates), Verdict::TooManyMessages);
+        assert_eq!(limiter.check(at(20), 10, &rates), Verdict::Admit);
+        assert_eq!(limiter.check(at(20), 10, &rates), Verdict::TooManyMessages);
+    }
+
+    #[test]
+    fn bytes_are_counted_apart_and_a_message_refused_for_them_costs_no_message() {
+        let rates = rates(1, 1_000);
+        let mut limiter = InboundLimiter::new(&rates, at(0));
+        assert_eq!(limiter.check(at(0), 2_000, &rates), Verdict::Admit);
+        assert_eq!(limiter.check(at(0), 1, &rates), Verdict::TooManyBytes);
+        assert_eq!(
+            limiter.check(at(1), 1, &rates),
+            Verdict::Admit,
+            "the second message of the burst"
+        );
+        assert_eq!(limiter.check(at(2), 0, &rates), Verdict::TooManyMessages);
+    }
+
+    #[test]
+    fn an_excess_in_each_of_ten_seconds_closes() {
+        let rates = rates(1, 0);
+        let mut limiter = InboundLimiter::new(&rates, at(0));
+        let mut verdicts = Vec::new();
+        for tenth in 0..100 {
+            verdicts.push(limiter.check(at(tenth * 100), 1, &rates));
+        }
+        let first_close = verdicts.iter().position(|verdict| *verdict == Verdict::Close);
+        assert_eq!(first_close, Some(91), "the first excess of the tenth second");
+    }
+
+    #[test]
+    fn a_second_without_excess_starts_the_count_anew() {
+        let rates = rates(1, 0);
+        let mut limiter = InboundLimiter::new(&rates, at(0));
+        for second in 0..100 {
+            if second % 10 == 9 {
+                continue;
+            }
+            for _ in 0..20 {
+                assert_ne!(
+                    limiter.check(at(second * 1_000), 1, &rates),
+                    Verdict::Close,
+                    "second {second}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn without_limits_everything_is_admitted() {
+        let rates = rates(0, 0);
+        let mut limiter = InboundLimiter::new(&rates, at(0));
+        for _ in 0..10_000 {
+            assert_eq!(limiter.check(at(0), usize::MAX, &rates), Verdict::Admit);
+        }
+    }
+}

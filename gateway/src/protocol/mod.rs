@@ -15,3 +15,6 @@ pub use client::{
 pub use close::{CloseCode, CloseReason, Initiator, ReconnectAdvice};
 pub use error::ErrorCode;
 pub use server::{ServerMessage, WelcomeLimits};
+
+#[cfg(test)]
+mod tests;

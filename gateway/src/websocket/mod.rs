@@ -18,3 +18,6 @@ pub use decode::{Decoded, Decoder, Incoming, PeerClose, Violation};
 pub use encode::{close_frame, frame, ping_frame, pong_frame, text_frame, write_frame};
 pub use frame::Opcode;
 pub use handshake::{InvalidKey, VERSION, accept_key};
+
+#[cfg(test)]
+mod tests;

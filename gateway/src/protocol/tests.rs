@@ -1,0 +1,401 @@
+//! What is read from clients and what they can read from us.
+
+use proptest::prelude::*;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::config::{Limit, Limits};
+
+const NAME: Limit = Limit::new(255);
+
+fn parse(text: &str) -> Result<ClientMessage<'_>, Rejected<'_>> {
+    ClientMessage::parse(text, NAME)
+}
+
+fn error(text: &str) -> ParseError {
+    parse(text).unwrap_err().error
+}
+
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+fn encoded(message: &ServerMessage<'_>) -> Value {
+    let mut out = Vec::new();
+    message.encode(&mut out);
+    serde_json::from_slice(&out).unwrap()
+}
+
+#[test]
+fn the_messages_of_the_protocol_are_read() {
+    assert!(
+        matches!(parse(r#"{"type":"join","room":"r"}"#), Ok(ClientMessage::Join { room, .. }) if room == "r")
+    );
+    assert!(
+        matches!(parse(r#"{"room":"a:b","type":"leave"}"#), Ok(ClientMessage::Leave { room, .. }) if room == "a:b")
+    );
+    assert!(matches!(
+        parse(r#" { "type" : "ping" } "#),
+        Ok(ClientMessage::Ping)
+    ));
+    let text = r#"{"type":"room_message","room":"r","payload":{"a":[1, 2.50]},"id":7,"msgId":"m"}"#;
+    let Ok(ClientMessage::RoomMessage {
+        room,
+        payload,
+        id,
+        msg_id,
+    }) = parse(text)
+    else {
+        panic!("{text}")
+    };
+    assert_eq!(
+        (&*room, payload.get()),
+        ("r", r#"{"a":[1, 2.50]}"#),
+        "the payload is as it was written"
+    );
+    assert_eq!(id.map(|id| id.raw().get()), Some("7"));
+    assert_eq!(msg_id.map(|id| id.raw().get()), Some("\"m\""));
+    let text = r#"{"type":"direct_message","targetUserId":"u","payload":null,"id":"\u0041"}"#;
+    let Ok(ClientMessage::DirectMessage {
+        target_user_id,
+        payload,
+        id,
+        ..
+    }) = parse(text)
+    else {
+        panic!("{text}")
+    };
+    assert_eq!((&*target_user_id, payload.get()), ("u", "null"));
+    assert_eq!(
+        id.map(|id| id.raw().get()),
+        Some(r#""\u0041""#),
+        "echoed verbatim, escape and all"
+    );
+}
+
+#[test]
+fn names_without_escapes_are_borrowed_from_the_frame() {
+    use std::borrow::Cow;
+    assert!(matches!(
+        parse(r#"{"type":"join","room":"r"}"#),
+        Ok(ClientMessage::Join {
+            room: Cow::Borrowed("r"),
+            ..
+        })
+    ));
+    assert!(matches!(
+        parse(r#"{"type":"join","room":"\u00e9\n"}"#),
+        Ok(ClientMessage::Join { room: Cow::Owned(room), .. }) if room == "é\n"
+    ));
+}
+
+#[test]
+fn what_is_not_understood_is_answered_with_the_articles_texts_and_a_code() {
+    let deep = format!(r#"{{"type":"x","y":{}"#, "[".repeat(60_000));
+    let table: &[(&str, ParseError)] = &[
+        ("", ParseError::InvalidJson),
+        ("nonsense", ParseError::InvalidJson),
+        ("{", ParseError::InvalidJson),
+        (r#"{"type":"ping""#, ParseError::InvalidJson),
+        (r#"{"type":"ping"} {}"#, ParseError::InvalidJson),
+        (r#"{"type":"ping",}"#, ParseError::InvalidJson),
+        (r#"{"type":"ping","x":01}"#, ParseError::InvalidJson),
+        ("{'type':'ping'}", ParseError::InvalidJson),
+        ("\u{feff}{\"type\":\"ping\"}", ParseError::InvalidJson),
+        ("[1,", ParseError::InvalidJson),
+        (&deep, ParseError::InvalidJson),
+        ("[]", ParseError::UnknownType),
+        ("42", ParseError::UnknownType),
+        ("null", ParseError::UnknownType),
+        ("\"ping\"", ParseError::UnknownType),
+        ("{}", ParseError::UnknownType),
+        (r#"{"type":5}"#, ParseError::UnknownType),
+        (r#"{"type":null}"#, ParseError::UnknownType),
+        (r#"{"type":"Ping"}"#, ParseError::UnknownType),
+        (r#"{"type":"dance","room":[]}"#, ParseError::UnknownType),
+        (r#"{"type":"join"}"#, ParseError::MissingField("room")),
+        (r#"{"type":"join","Room":"r"}"#, ParseError::MissingField("room")),
+        (
+            r#"{"type":"room_message","room":"r"}"#,
+            ParseError::MissingField("payload"),
+        ),
+        (
+            r#"{"type":"direct_message","payload":1}"#,
+            ParseError::MissingField("targetUserId"),
+        ),
+        (
+            r#"{"type":"join","room":""}"#,
+            ParseError::InvalidField("room", "a text that is not empty"),
+        ),
+        (
+            r#"{"type":"join","room":5}"#,
+            ParseError::InvalidField("room", "a text that is not empty"),
+        ),
+        (
+            r#"{"type":"join","room":null}"#,
+            ParseError::InvalidField("room", "a text that is not empty"),
+        ),
+        (
+            r#"{"type":"join","room":"\ud800"}"#,
+            ParseError::InvalidField("room", "a text that is not empty"),
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(error(text), *expected, "{text:.60}");
+    }
+    assert_eq!(ParseError::InvalidJson.to_string(), "Invalid JSON");
+    assert_eq!(ParseError::UnknownType.to_string(), "Unknown message type");
+    assert_eq!(ParseError::MissingField("room").code().as_str(), "missing_field");
+}
+
+#[test]
+fn names_and_ids_that_are_too_long_are_refused_at_their_limit() {
+    let join = |bytes| format!(r#"{{"type":"join","room":"{}"}}"#, "r".repeat(bytes));
+    assert!(parse(&join(255)).is_ok());
+    assert_eq!(error(&join(256)), ParseError::RoomNameTooLong(255));
+    assert!(ClientMessage::parse(&join(5_000), Limit::OFF).is_ok());
+    let escaped = format!(r#"{{"type":"join","room":"{}"}}"#, r"\u00e9".repeat(128));
+    assert_eq!(
+        error(&escaped),
+        ParseError::RoomNameTooLong(255),
+        "counted in bytes of what it says"
+    );
+    let direct = |user: usize, id: usize| {
+        let (user, id) = ("u".repeat(user), "i".repeat(id));
+        format!(r#"{{"type":"direct_message","targetUserId":"{user}","payload":1,"id":"{id}"}}"#)
+    };
+    assert!(parse(&direct(128, 126)).is_ok());
+    assert!(matches!(
+        error(&direct(129, 1)),
+        ParseError::InvalidField("targetUserId", _)
+    ));
+    assert!(matches!(
+        error(&direct(1, 127)),
+        ParseError::InvalidField("id", _)
+    ));
+    for id in ["{}", "[]", "null", "true"] {
+        let text = format!(r#"{{"type":"room_message","room":"r","payload":1,"id":{id}}}"#);
+        assert!(matches!(error(&text), ParseError::InvalidField("id", _)), "{id}");
+    }
+}
+
+#[test]
+fn a_rejected_message_keeps_the_id_to_answer_it_with() {
+    let rejected = parse(r#"{"id":"q1","type":"join"}"#).unwrap_err();
+    assert_eq!(rejected.id.map(|id| id.raw().get()), Some("\"q1\""));
+    assert_eq!(rejected.error.code(), ErrorCode::MissingField);
+    assert!(parse(r#"{"id":{},"type":"join"}"#).unwrap_err().id.is_none());
+}
+
+#[test]
+fn unknown_fields_are_skipped_and_the_last_of_two_equal_ones_counts() {
+    let text =
+        r#"{"x":{"y":[1,{"z":"\ud800"}]},"type":"dance","type":"join","room":1,"room":"r","epoch":null}"#;
+    assert!(matches!(parse(text), Ok(ClientMessage::Join { room, .. }) if room == "r"));
+}
+
+#[test]
+fn every_kind_has_its_own_place_and_label() {
+    for (index, kind) in MessageKind::ALL.into_iter().enumerate() {
+        assert_eq!(kind.index(), index);
+    }
+    let mut labels: Vec<_> = MessageKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    labels.dedup();
+    assert_eq!(labels.len(), MessageKind::ALL.len());
+}
+
+#[test]
+fn every_error_code_has_its_own_name() {
+    let mut names: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), ErrorCode::ALL.len());
+}
+
+#[test]
+fn messages_are_written_with_the_fields_of_the_protocol() {
+    let payload = raw(r#"{"text":"hi"}"#);
+    let id = raw("7");
+    let limits = WelcomeLimits::from(&Limits::default());
+    let welcome = ServerMessage::Welcome {
+        connection_id: "c",
+        user_id: "u",
+        server_id: "s",
+        ping_interval: 30_000,
+        limits,
+        features: &["ack"],
+    };
+    let (room_id, user_id, server_id, epoch) = ("r", "u", "s", "e");
+    let table: &[(ServerMessage<'_>, &str)] = &[
+        (
+            welcome,
+            r#"{"type":"welcome","connectionId":"c","userId":"u","serverId":"s","pingInterval":30000,
+                "limits":{"messageBytes":65536,"roomNameBytes":255,"roomsPerConnection":128,
+                "messagesPerSecond":50,"bytesPerSecond":1048576},"features":["ack"]}"#,
+        ),
+        (
+            ServerMessage::Joined {
+                room: "r",
+                epoch,
+                offset: 3,
+            },
+            r#"{"type":"joined","room":"r","epoch":"e","offset":3}"#,
+        ),
+        (ServerMessage::Left { room: "r" }, r#"{"type":"left","room":"r"}"#),
+        (
+            ServerMessage::RoomMessage {
+                room_id,
+                user_id,
+                payload: &payload,
+                timestamp: 1,
+                server_id,
+                offset: 2,
+            },
+            r#"{"type":"room_message","roomId":"r","userId":"u","payload":{"text":"hi"},"timestamp":1,"serverId":"s","offset":2}"#,
+        ),
+        (
+            ServerMessage::DirectMessage {
+                from_user_id: "u",
+                payload: &payload,
+                timestamp: 1,
+                offset: 2,
+            },
+            r#"{"type":"direct_message","fromUserId":"u","payload":{"text":"hi"},"timestamp":1,"offset":2}"#,
+        ),
+        (
+            ServerMessage::UserJoined {
+                room_id,
+                user_id,
+                server_id,
+            },
+            r#"{"type":"user_joined","roomId":"r","userId":"u","serverId":"s"}"#,
+        ),
+        (
+            ServerMessage::UserLeft {
+                room_id,
+                user_id,
+                server_id,
+            },
+            r#"{"type":"user_left","roomId":"r","userId":"u","serverId":"s"}"#,
+        ),
+        (
+            ServerMessage::Ack {
+                id: &id,
+                epoch,
+                offset: 9,
+                duplicate: false,
+            },
+            r#"{"type":"ack","id":7,"epoch":"e","offset":9,"duplicate":false}"#,
+        ),
+        (ServerMessage::Pong {}, r#"{"type":"pong"}"#),
+        (
+            ServerMessage::ServerShutdown {
+                reason: "drain",
+                reconnect_delay: 1,
+                deadline: None,
+                resume: false,
+            },
+            r#"{"type":"server_shutdown","reason":"drain","reconnectDelay":1,"deadline":null,"resume":false}"#,
+        ),
+        (
+            ServerMessage::error(ErrorCode::InvalidJson, None),
+            r#"{"type":"error","error":"Invalid JSON","code":"invalid_json","temporary":false}"#,
+        ),
+        (
+            ServerMessage::error_because(ErrorCode::BrokerUnavailable, "later", Some(&id)),
+            r#"{"type":"error","error":"later","code":"broker_unavailable","temporary":true,"id":7}"#,
+        ),
+    ];
+    for (message, expected) in table {
+        assert_eq!(
+            encoded(message),
+            serde_json::from_str::<Value>(expected).unwrap(),
+            "{message:?}"
+        );
+    }
+}
+
+#[test]
+fn frames_follow_each_other_in_one_buffer() {
+    let mut out = Vec::new();
+    ServerMessage::Pong {}.encode_frame(&mut out);
+    ServerMessage::Left {
+        room: &"r".repeat(200),
+    }
+    .encode_frame(&mut out);
+    let pong = ServerMessage::Pong {}.to_frame();
+    assert_eq!(out[..pong.len()], pong[..]);
+    assert_eq!(out[pong.len()..pong.len() + 2], [0x81, 126]);
+    assert_eq!(&pong[..], b"\x81\x0F{\"type\":\"pong\"}");
+}
+
+/// Any JSON value, written by a library that is not in a hurry.
+fn json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            proptest::collection::btree_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn hostile_text_survives_in_every_field(
+        a: String, b: String, c: String, payload in json(), timestamp: u64, offset: u64,
+    ) {
+        let raw_payload = raw(&payload.to_string());
+        let message = ServerMessage::RoomMessage {
+            room_id: &a, user_id: &b, payload: &raw_payload, timestamp, server_id: &c, offset,
+        };
+        let value = encoded(&message);
+        prop_assert_eq!(&value["roomId"], &a);
+        prop_assert_eq!(&value["userId"], &b);
+        prop_assert_eq!(&value["serverId"], &c);
+        prop_assert_eq!(&value["payload"], &payload);
+        prop_assert_eq!(&value["timestamp"], timestamp);
+        prop_assert_eq!(&value["offset"], offset);
+        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(7));
+
+        let error = encoded(&ServerMessage::error_because(ErrorCode::Internal, &a, Some(&raw_payload)));
+        prop_assert_eq!(&error["error"], &a);
+        prop_assert_eq!(&error["id"], &payload);
+        let joined = encoded(&ServerMessage::Joined { room: &a, epoch: &b, offset });
+        prop_assert_eq!(&joined["room"], &a);
+        prop_assert_eq!(&joined["epoch"], &b);
+        let shutdown = ServerMessage::ServerShutdown {
+            reason: &c, reconnect_delay: timestamp, deadline: Some(offset), resume: true,
+        };
+        prop_assert_eq!(&encoded(&shutdown)["reason"], &c);
+    }
+
+    #[test]
+    fn what_a_client_writes_is_what_is_read(room in "\\PC{1,60}", payload in json(), id: i64) {
+        let text = serde_json::json!({
+            "extra": payload, "id": id, "payload": payload, "room": room, "type": "room_message",
+        }).to_string();
+        let Ok(ClientMessage::RoomMessage { room: read, payload: raw, id: read_id, .. }) = parse(&text) else {
+            return Err(TestCaseError::fail(text));
+        };
+        prop_assert_eq!(&*read, &room);
+        prop_assert_eq!(serde_json::from_str::<Value>(raw.get()).unwrap(), payload);
+        prop_assert_eq!(read_id.map(|id| id.raw().get().to_owned()), Some(id.to_string()));
+    }
+
+    #[test]
+    fn hostile_text_never_panics_and_is_json_exactly_when_serde_json_says_so(
+        text in prop_oneof![".*", r#"[{}\[\]",:\\a-z0-9 ]{0,60}"#, r#"\{"type":"(join|ping|room_message)"[,}].{0,30}"#],
+    ) {
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+        let refused = parse(&text).err().map(|rejected| rejected.error);
+        prop_assert_eq!(refused == Some(ParseError::InvalidJson), !is_json);
+    }
+}

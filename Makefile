@@ -34,7 +34,7 @@ lint: deps ## formatting, clippy, dependencies, generated files, the chart
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@tools=$$(tests/tools.sh) && PATH=$$tools:$$PATH && set -x && cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources && cargo-machete --with-metadata
 	@$(MAKE) --no-print-directory check-generated
-	@tests/chart.sh lint
+	@helm=$$(tests/cluster/build.sh helm) && set -x && "$$helm" lint --strict charts/wsfleet
 fmt: ## format the code
 	$(CARGO) fmt --all
 generate: ## write the generated files anew (CRD, the chart's copy of it)

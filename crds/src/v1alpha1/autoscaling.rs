@@ -182,7 +182,7 @@ pub struct ScaleDownSpec {
     pub stabilization_seconds: u32,
     /// Gateways, or share of the fleet rounded up, that may be taken away in a period. Default "10%".
     #[serde(default = "percent::<10>")]
-    #[x_kube(validation = ("!(self in [0, '0%'])", "scaleDown.maxPods must be at least 1, or 1%: to keep the fleet from shrinking raise autoscaling.minReplicas"))]
+    #[x_kube(validation = ("self != 0 && self != '0%'", "scaleDown.maxPods must be at least 1, or 1%: to keep the fleet from shrinking raise autoscaling.minReplicas"))]
     pub max_pods: IntOrPercent,
     /// Length of the period in seconds. Default 600.
     #[serde(default = "int::<600>")]

@@ -46,7 +46,7 @@ pub struct DrainSpec {
     /// Pods whose sockets are closed at the same time; a count, or a share of the wanted replicas, rounded up. Default
     /// "25%".
     #[serde(default = "percent::<25>")]
-    #[x_kube(validation = ("!(self in [0, '0%'])", "drain.maxConcurrent must be at least 1, or 1%: otherwise no pod could ever be drained"))]
+    #[x_kube(validation = ("self != 0 && self != '0%'", "drain.maxConcurrent must be at least 1, or 1%: otherwise no pod could ever be drained"))]
     pub max_concurrent: IntOrPercent,
     /// Whose socket is closed first: IdleFirst (default; longest without a message), OldestFirst, NewestFirst, Random.
     #[serde(default)]

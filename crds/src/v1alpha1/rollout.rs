@@ -10,7 +10,7 @@ use super::default::{count, int, percent};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!(self.maxSurge in [0, '0%'] && self.maxUnavailable in [0, '0%'])", "maxSurge and maxUnavailable cannot both be 0, nothing could move: set rollout.maxSurge to 1 or more, or rollout.maxUnavailable to 1 or more"),
+    validation = ("(self.maxSurge != 0 && self.maxSurge != '0%') || (self.maxUnavailable != 0 && self.maxUnavailable != '0%')", "maxSurge and maxUnavailable cannot both be 0, nothing could move: set rollout.maxSurge to 1 or more, or rollout.maxUnavailable to 1 or more"),
     validation = ("self.progressDeadlineSeconds > self.minReadySeconds", "progressDeadlineSeconds must be greater than minReadySeconds: raise rollout.progressDeadlineSeconds or lower rollout.minReadySeconds")
 )]
 pub struct RolloutSpec {

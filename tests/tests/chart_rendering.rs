@@ -1,5 +1,7 @@
 //! The Helm chart as Helm renders it: no cluster needed. Helm itself is built by `tests/cluster/build.sh helm`.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not seen as tests")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::error::ConfigError;
+use super::limits::Limits;
 
 /// A WebSocket gateway: holds sockets, rooms and direct messages, alone or as one of many.
 ///
@@ -18,7 +19,7 @@ use super::error::ConfigError;
 #[command(
     name = "wsfleet-gateway",
     version,
-    after_help = "Exit codes: 0 drained, 1 failure, 64 wrong settings."
+    after_help = after_help()
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Args {
@@ -64,7 +65,7 @@ pub struct Args {
     /// Revision that the operator started, told in the state
     #[arg(long, value_name = "TEXT")]
     pub revision: Option<Text>,
-    /// A limit, 0 is off; repeatable
+    /// A limit, see below; 0 is off; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     #[serde(rename = "limits", deserialize_with = "pairs")]
     pub limit: Vec<String>,
@@ -85,6 +86,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<Text>,
+}
+
+fn after_help() -> String {
+    format!(
+        "{}\n\nExit codes: 0 drained, 1 failure, 64 wrong settings.",
+        Limits::help()
+    )
 }
 
 /// The text of a value; YAML may also give a number or a boolean.

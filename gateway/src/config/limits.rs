@@ -1,49 +1,41 @@
 //! The limits of a gateway: keys, defaults and allowed ranges of `--limit KEY=VALUE`.
 
-use std::fmt;
-use std::num::NonZeroU32;
+use std::fmt::{self, Write as _};
 
-/// One limit: a number of whatever it limits, or off.
+/// One limit: a number of whatever it limits, or off. 4 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Limit(Option<NonZeroU32>);
+pub struct Limit(u32);
 
 impl Limit {
     /// No limit.
-    pub const OFF: Self = Self(None);
+    pub const OFF: Self = Self(u32::MAX);
+    /// Nothing is allowed.
+    pub const NOTHING: Self = Self(0);
 
-    /// A limit of `value`; 0 is [`Limit::OFF`].
+    /// A limit of `value`; 0 is [`Limit::OFF`], and so is `u32::MAX`.
     pub const fn new(value: u32) -> Self {
-        Self(NonZeroU32::new(value))
+        if value == 0 { Self::OFF } else { Self(value) }
     }
 
     /// The number, `None` when off.
     pub const fn get(self) -> Option<u32> {
-        match self.0 {
-            Some(value) => Some(value.get()),
-            None => None,
-        }
+        if self.0 == Self::OFF.0 { None } else { Some(self.0) }
     }
 
     /// The number as it is written in settings: 0 when off.
     pub const fn as_setting(self) -> u32 {
-        match self.0 {
-            Some(value) => value.get(),
-            None => 0,
-        }
+        if self.0 == Self::OFF.0 { 0 } else { self.0 }
     }
 
     /// Whether having `amount` is within the limit.
     pub const fn allows(self, amount: usize) -> bool {
-        match self.0 {
-            Some(value) => amount <= value.get() as usize,
-            None => true,
-        }
+        self.0 == Self::OFF.0 || amount <= self.0 as usize
     }
 }
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match self.get() {
             Some(value) => value.fmt(f),
             None => f.write_str("off"),
         }
@@ -80,6 +72,10 @@ macro_rules! limits {
                 match key {
                     $($key => self.$field = parse(value, $min, $max)?,)*
                     _ => return Err(LimitError::UnknownKey),
+                }
+                // switched off, announcements are never made; the other limits, when off, allow anything
+                if self.announce_members == Limit::OFF {
+                    self.announce_members = Limit::NOTHING;
                 }
                 Ok(())
             }
@@ -119,7 +115,7 @@ limits! {
     /// Messages that may wait for one slow connection; more: closed with 4102.
     queue_messages: "queueMessages" = 1_000, in 1..=1_048_576;
     /// Rooms with more members on this gateway get no `user_joined` and `user_left`: the announcements of n members
-    /// to n members grow with n². 0 is never, so ask [`Limits::announces`].
+    /// to n members grow with n². Setting 0 is never ([`Limit::NOTHING`]).
     announce_members: "announceMembers" = 256, in 1..=10_000_000;
 }
 
@@ -167,11 +163,14 @@ impl Limits {
             .map_or(QUEUE_MESSAGES_CEILING, |count| count as usize)
     }
 
-    /// Whether joins and leaves are announced in a room with so many members on this gateway.
-    pub fn announces(&self, members: usize) -> bool {
-        self.announce_members
-            .get()
-            .is_some_and(|most| members <= most as usize)
+    /// The keys and their defaults, for `--help`.
+    pub(super) fn help() -> String {
+        let mut text = String::from("Limits (--limit KEY=VALUE, 0 is off) and their defaults:");
+        for (key, limit) in Self::default().iter() {
+            // writing to a String cannot fail
+            let _ = write!(text, "\n  {key}={}", limit.as_setting());
+        }
+        text
     }
 
     /// What contradicts what, in words; `None` when the limits fit together.

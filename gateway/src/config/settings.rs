@@ -80,7 +80,9 @@ pub struct JwtSettings {
 impl Settings {
     /// Settings from these flags, the process's environment, the file that either names, and defaults.
     pub fn load(flags: Args) -> Result<Self, ConfigError> {
-        Self::load_with(flags, |name| std::env::var(name).ok())
+        Self::load_with(flags, |name| {
+            Some(std::env::var_os(name)?.to_string_lossy().into_owned())
+        })
     }
 
     /// As [`Settings::load`], with another environment.
@@ -257,7 +259,7 @@ impl Layers {
                             format!("KEY=VALUE with one of {}", Limits::KEYS.join(", "))
                         }
                         LimitError::Value { min, max } => {
-                            format!("{}=NUMBER from {min} to {max}, or 0 for no limit", key.trim())
+                            format!("{}=NUMBER from {min} to {max}, or 0 to switch it off", key.trim())
                         }
                     };
                     ConfigError::Value {

@@ -129,6 +129,7 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--admin-listen=1.2.3.4:99999"], &["--admin-listen", "an IP address and a port"]),
         (&["--broker=kafka://x"], &["--broker", "memory, or redis://"]),
         (&["--broker=redis://"], &["--broker", "memory, or redis://"]),
+        (&["--broker=redis://h?protocol=resp3"], &["--broker", "memory, or redis://"]),
         (&["--broker=redis://h/zero"], &["--broker", "[/database]"]),
         (&["--auth=none"], &["--auth", "\"none\"", "jwt, insecure-token or anonymous"]),
         (&["--max-connections=0"], &["--max-connections", "from 1 to 10000000"]),
@@ -144,7 +145,7 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--allowed-origin=https://a.example/path"], &["--allowed-origin", "scheme, host and port"]),
         (&["--allowed-origin=*"], &["--allowed-origin", "scheme, host and port"]),
         (&["--limit=rooms=3"], &["--limit", "\"rooms=3\"", "messageBytes, roomNameBytes", "announceMembers"]),
-        (&["--limit=messageBytes"], &["--limit", "messageBytes=NUMBER from 128 to 16777216, or 0 for no limit"]),
+        (&["--limit=messageBytes"], &["--limit", "messageBytes=NUMBER from 128 to 16777216, or 0 to switch it off"]),
         (&["--limit=messageBytes=64k"], &["--limit", "messageBytes=NUMBER from 128"]),
         (&["--limit=messagesPerSecond=-5"], &["--limit", "messagesPerSecond=NUMBER from 1 to 1000000"]),
         (&["--limit=queueBytes=2048"], &["--limit", "queueBytes must not be less than messageBytes"]),
@@ -249,6 +250,7 @@ fn help_is_not_an_error_and_names_every_flag() {
     for flag in Args::flags() {
         assert!(help.contains(&format!("--{flag}")), "{flag}");
     }
+    assert!(help.contains("queueBytes=262144"), "{help}");
     assert!(
         !Args::from_command_line(["wsfleet-gateway", "--nonsense"])
             .unwrap_err()
@@ -274,15 +276,9 @@ fn a_limit_of_zero_is_off_but_buffers_keep_an_end() {
 
 #[test]
 fn announcements_stop_beyond_their_limit_and_zero_is_never() {
-    let limits = Limits::default();
-    assert!(limits.announces(256) && !limits.announces(257));
-    assert!(
-        !Limits {
-            announce_members: Limit::OFF,
-            ..limits
-        }
-        .announces(1)
-    );
+    let announce = |words: &[&str]| load(words, &[], None).unwrap().limits.announce_members;
+    assert!(announce(&[DEV]).allows(256) && !announce(&[DEV]).allows(257));
+    assert!(!announce(&[DEV, "--limit=announceMembers=0"]).allows(1));
 }
 
 #[test]

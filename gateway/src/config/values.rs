@@ -32,7 +32,9 @@ impl FromStr for BrokerChoice {
         let url = Url::parse(text).map_err(|_| allowed)?;
         let host = url.host_str().is_some_and(|host| !host.is_empty());
         let database = url.path().trim_start_matches('/');
-        if url.scheme() == "redis" && host && (database.is_empty() || database.parse::<u16>().is_ok()) {
+        let bare = url.query().is_none() && url.fragment().is_none();
+        if url.scheme() == "redis" && host && bare && (database.is_empty() || database.parse::<u16>().is_ok())
+        {
             Ok(Self::Redis(RedisUrl(url)))
         } else {
             Err(allowed)

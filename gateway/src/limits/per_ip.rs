@@ -9,7 +9,7 @@ use super::address::IpKey;
 use super::bucket::{Moment, Rate, RetryAfter, TokenBucket};
 use crate::config::{Limit, Limits};
 
-/// Addresses that are remembered at a time, connections or not: about 3 MiB.
+/// Addresses without connections that are remembered at a time, at most: about 4 MiB.
 const CAPACITY: usize = 65_536;
 
 /// Why an address gets no connection; answered with 429.
@@ -27,7 +27,14 @@ pub struct PerIp {
     connections: Limit,
     handshakes: Rate,
     capacity: usize,
-    table: Mutex<HashMap<IpKey, Address, RandomState>>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug)]
+struct Table {
+    addresses: HashMap<IpKey, Address, RandomState>,
+    /// Addresses at which room is made.
+    full_at: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +54,10 @@ impl PerIp {
             connections: limits.connections_per_ip,
             handshakes: Rate::with_double_burst(limits.handshakes_per_second_per_ip),
             capacity,
-            table: Mutex::default(),
+            table: Mutex::new(Table {
+                addresses: HashMap::default(),
+                full_at: capacity,
+            }),
         }
     }
 
@@ -58,13 +68,14 @@ impl PerIp {
             return Ok(());
         }
         let mut table = self.table.lock();
-        if table.len() >= self.capacity && !table.contains_key(&key) {
+        if table.addresses.len() >= table.full_at && !table.addresses.contains_key(&key) {
             self.make_room(&mut table, now);
         }
-        let address = table.entry(key).or_insert_with(|| Address {
+        let fresh = || Address {
             bucket: TokenBucket::full(self.handshakes, now),
             connections: 0,
-        });
+        };
+        let address = table.addresses.entry(key).or_insert_with(fresh);
         // the rate first: an address at its connection limit that keeps trying is slowed down, too
         address
             .bucket
@@ -82,7 +93,7 @@ impl PerIp {
         if self.is_off() {
             return;
         }
-        if let Entry::Occupied(mut entry) = self.table.lock().entry(key) {
+        if let Entry::Occupied(mut entry) = self.table.lock().addresses.entry(key) {
             let address = entry.get_mut();
             address.connections = address.connections.saturating_sub(1);
             if address.connections == 0 && address.bucket.is_full(now, self.handshakes) {
@@ -93,7 +104,7 @@ impl PerIp {
 
     /// Addresses in the table.
     pub fn len(&self) -> usize {
-        self.table.lock().len()
+        self.table.lock().addresses.len()
     }
 
     /// Whether the table is empty.
@@ -108,11 +119,15 @@ impl PerIp {
     /// Forgets addresses without connections: those whose rate has recovered and, when that frees less than an eighth,
     /// all. So a flood from ever new addresses costs bounded memory and, over time, constant work each; what it can win
     /// is its own burst again. Addresses with connections stay: there are at most `--max-connections` of them.
-    fn make_room(&self, table: &mut HashMap<IpKey, Address, RandomState>, now: Moment) {
-        table.retain(|_, address| address.connections > 0 || !address.bucket.is_full(now, self.handshakes));
-        if table.len() > self.capacity - self.capacity / 8 {
-            table.retain(|_, address| address.connections > 0);
+    fn make_room(&self, table: &mut Table, now: Moment) {
+        let Table { addresses, full_at } = table;
+        addresses
+            .retain(|_, address| address.connections > 0 || !address.bucket.is_full(now, self.handshakes));
+        if addresses.len() > *full_at - *full_at / 8 {
+            addresses.retain(|_, address| address.connections > 0);
         }
+        // as many again may come before the next look at all of them, however many are connected
+        *full_at = self.capacity.max(addresses.len() + addresses.len() / 4 + 1);
     }
 }
 
@@ -187,6 +202,21 @@ mod tests {
         for n in 0..16 {
             assert_eq!(table.admit(key(n), now), Err(IpRefusal::TooMany), "still counted");
         }
+    }
+
+    #[test]
+    fn more_connected_addresses_than_the_table_was_made_for_are_all_counted() {
+        let table = PerIp::with_capacity(&limits(1, 20), 64);
+        let now = Moment::default();
+        for n in 0..50_000 {
+            table.admit(key(n), now).unwrap();
+        }
+        assert_eq!(table.len(), 50_000);
+        for n in 0..50_000 {
+            assert_eq!(table.admit(key(n), now), Err(IpRefusal::TooMany));
+            table.release(key(n), now.after(Duration::from_secs(2)));
+        }
+        assert!(table.is_empty());
     }
 
     #[test]

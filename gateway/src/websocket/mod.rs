@@ -6,7 +6,7 @@
 //! checked: a frame that is too large is refused by its header, before a byte of it is kept.
 //!
 //! Frames to clients are never masked (§5.1) and never fragmented, so one frame can be written to every member of a
-//! room. permessage-deflate will be a step between [`Frame`](decode) assembly and UTF-8 validation; until it is
+//! room. permessage-deflate will be a step between the assembly of a message and its UTF-8 validation; until it is
 //! negotiated a frame with RSV1 is a protocol error (§5.2).
 
 mod decode;

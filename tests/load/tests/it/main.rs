@@ -1,5 +1,8 @@
 //! The load generator as a whole, against a small real server.
 
+#[cfg(test)]
 mod program;
+#[cfg(test)]
 mod run;
+#[cfg(test)]
 mod server;

@@ -13,7 +13,7 @@ use super::limits::Limits;
 
 /// A WebSocket gateway: holds sockets, rooms and direct messages, alone or as one of many.
 ///
-/// Every flag can be given as the environment variable WSFLEET_<FLAG> (lists separated by commas) or in the file that
+/// Every flag can be given as the environment variable WSFLEET_FLAG_NAME (lists separated by commas) or in the file that
 /// --config names (camelCase, `limits` as a map). A flag goes before the environment, that before the file.
 #[derive(Clone, Debug, Default, Parser, Deserialize)]
 #[command(
@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     #[serde(rename = "limits", deserialize_with = "pairs")]
     pub limit: Vec<String>,
-    /// Origin that browsers may connect from, such as https://chat.example.com; repeatable [default: any]
+    /// Origin that browsers may connect from, such as `https://chat.example.com`; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN")]
     #[serde(rename = "allowedOrigins")]
     pub allowed_origin: Vec<String>,

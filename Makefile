@@ -24,6 +24,11 @@ images: ## build the images, and give them to the cluster that is up
 images-push: images ## push the images to IMAGE_REGISTRY (for CLUSTER=current)
 	@images/push.sh
 
+##@ See it
+.PHONY: demo
+demo: ## from nothing to a fleet under load: it grows, is rolled out, shrinks; a table says what clients noticed
+	@tests/demo/demo.sh
+
 ##@ Checks
 CARGO ?= cargo
 .PHONY: test lint fmt generate check-generated test-unit test-protocol test-cluster deps

@@ -93,15 +93,12 @@ build_image() {
 }
 
 build_with_docker() {
-    local name tag image
+    local name tag image first
     for name in "$@"; do
         image=wsfleet.test/$name
-        case $name in
-            gateway | operator | load) docker build -f "$REPO/images/$name/Dockerfile" -t "$image:dev" "$REPO" ;;
-            redis) docker pull redis:7-bookworm && docker tag redis:7-bookworm "$image:7" ;;
-            prometheus) docker pull prom/prometheus:v2.53.5 && docker tag prom/prometheus:v2.53.5 "$image:2" ;;
-            *) continue ;; # kind brings its own
-        esac
+        case $name in pause | coredns) continue ;; esac # kind brings its own
+        read -r first _ < <(tags "$name")
+        docker build -f "$REPO/images/$name/Dockerfile" -t "$image:$first" "$REPO"
         [ "$name" != gateway ] || docker tag "$image:dev" "$image:dev2"
         for tag in $(tags "$name"); do kind load docker-image --name wsfleet "$image:$tag"; done
     done

@@ -6,9 +6,10 @@
 
 # program:package
 cluster='containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables ip:iproute2
-    conntrack:conntrack ethtool:ethtool openssl:openssl flock:util-linux gcc:gcc'
+    conntrack:conntrack ethtool:ethtool openssl:openssl flock:util-linux gcc:gcc
+    /usr/include/stdio.h:libc6-dev'
 images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
-    /etc/ssl/certs/ca-certificates.crt:ca-certificates'
+    /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
 tests='redis-server:redis-server prometheus:prometheus'
 
 missing() {

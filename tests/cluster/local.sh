@@ -72,13 +72,17 @@ local_healthy() {
 } >/dev/null 2>&1
 
 start_network() {
-    local n
+    local n way
     if ! ip link show $BRIDGE >/dev/null 2>&1; then
         ip link add $BRIDGE type bridge
         ip link set $BRIDGE alias "$CLUSTER_DIR"
         ip addr add $API_ADDRESS/16 dev $BRIDGE
         ip link set $BRIDGE up
     fi
+    # Docker, where it runs, drops what is forwarded unless a rule accepts it
+    for way in -i -o; do
+        iptables -C FORWARD $way $BRIDGE -j ACCEPT 2>/dev/null || iptables -I FORWARD $way $BRIDGE -j ACCEPT
+    done
     for n in $(seq 2 "$NODES"); do ip addr replace "$(node_address "$n")/32" dev $BRIDGE; done
     set_kernel net/ipv4/ip_forward 1
     # the rest is what kube-proxy (NodePorts on 127.0.0.1) and the kubelets insist on: set here so that down restores it
@@ -228,7 +232,7 @@ shims() {
 
 # Removes what the parts leave outside CLUSTER_DIR.
 sweep() {
-    local link mount sandbox name value
+    local family way link mount sandbox name value
     if [ -x "$CLUSTER_DIR/bin/kube-proxy" ] && [ -f "$CLUSTER_DIR/kube-proxy.yaml" ]; then
         kube-proxy --cleanup >>"$CLUSTER_DIR/logs/kube-proxy.log" 2>&1 || step "kube-proxy could not remove its iptables rules: see its log"
     fi
@@ -237,7 +241,10 @@ sweep() {
             $family-save -c | grep -v KUBE- | $family-restore -c || step "rules named KUBE- are left in $family"
         fi
     done
-    if [ "$(cat /sys/class/net/$BRIDGE/ifalias 2>/dev/null)" = "$CLUSTER_DIR" ]; then ip link del $BRIDGE; fi
+    if [ "$(cat /sys/class/net/$BRIDGE/ifalias 2>/dev/null)" = "$CLUSTER_DIR" ]; then
+        for way in -i -o; do iptables -D FORWARD $way $BRIDGE -j ACCEPT 2>/dev/null || true; done
+        ip link del $BRIDGE
+    fi
     awk -v d="$CLUSTER_DIR/" 'index($2, d) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do umount -l "$mount"; done
     for link in /var/log/containers/*; do
         case $(readlink "$link") in "$CLUSTER_DIR"/*) rm -f "$link" ;; esac

@@ -37,6 +37,8 @@ impl Default for Timing {
 pub struct Term {
     /// Fencing epoch: the Lease's transitions when this process acquired it.
     pub epoch: u64,
+    /// When this process acquired the Lease.
+    pub since: Timestamp,
     /// When the others may take over, counted from before the last renewal was sent.
     pub until: Instant,
 }

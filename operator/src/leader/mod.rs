@@ -65,10 +65,11 @@ impl Leadership {
         self.term.borrow().is_some_and(|term| Instant::now() < term.until)
     }
 
-    /// A gateway has seen `seen`, above our epoch: it must be raised above it, which only the holder of the Lease can.
-    /// Happens when somebody deleted the Lease; a deposed leader asks in vain, for its next write to the Lease fails.
+    /// A gateway has seen the epoch `seen`. When ours is lower, it must be raised above it, which only the holder of
+    /// the Lease can. Happens when somebody deleted the Lease; a deposed leader asks in vain, for its next write to the
+    /// Lease fails.
     pub fn outbid(&self, seen: u64) {
-        if self.term.borrow().is_some_and(|term| term.epoch <= seen) {
+        if self.term.borrow().is_some_and(|term| term.epoch < seen) {
             self.wanted_epoch
                 .fetch_max(seen.saturating_add(1), Ordering::Relaxed);
             self.nudge.notify_one();
@@ -266,11 +267,15 @@ impl Elector {
     }
 
     fn announce(&self, lease: &Lease, asked_at: Instant) {
-        let term = Term {
-            epoch: epoch_of(lease),
-            until: asked_at + self.timing.duration,
-        };
-        self.term.send_replace(Some(term));
+        let until = asked_at + self.timing.duration;
+        self.term.send_modify(|term| {
+            let since = term.map_or_else(Timestamp::now, |term| term.since);
+            *term = Some(Term {
+                epoch: epoch_of(lease),
+                since,
+                until,
+            });
+        });
     }
 
     /// One call, given up before it can outlast the lease.

@@ -1,3 +1,302 @@
-//! Everything that the planner is told, read once per pass.
+//! Everything that the planner is told, read once per pass: from caches that watches fill, from the samples of the
+//! gateways, and, rarely, from a Secret. In the steady state a pass asks the API server nothing.
 
+pub mod memory;
 pub mod model;
+pub mod pods;
+pub mod sampler;
+pub mod samples;
+pub mod secrets;
+pub mod stores;
+pub mod written;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::Store;
+use kube::{Resource, ResourceExt};
+use thiserror::Error;
+use wsfleet_crds::labels;
+use wsfleet_crds::v1alpha1::{AutoscalingMode, MetricsSource, SecretKeyRef, WebSocketCluster};
+
+use crate::leader::Term;
+use memory::Memory;
+use model::{MetricsView, MissingReference, Observed, OwnedKind, PodView, RevisionView};
+use samples::Samples;
+use secrets::{Secrets, Token};
+use stores::{NodeStore, Stores};
+use written::Written;
+
+/// Key of the token in the generated Secret.
+pub const ADMIN_TOKEN_KEY: &str = "token";
+
+/// Why a resource could not be observed; the pass is tried again.
+#[derive(Debug, Error)]
+pub enum ObserveError {
+    /// The API server refused or could not be reached.
+    #[error("reading a Secret: {0}")]
+    Api(#[from] Box<kube::Error>),
+    /// The API server did not answer in time.
+    #[error("reading a Secret: no answer in time")]
+    Timeout,
+    /// The object has no namespace or no UID: it did not come from an API server.
+    #[error("the object has no {0}")]
+    Incomplete(&'static str),
+}
+
+impl From<kube::Error> for ObserveError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+/// Name and identity of a resource, as everything else needs them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+impl Identity {
+    /// Of any object that an API server gave out.
+    pub fn of<K: Resource>(object: &K) -> Result<Self, ObserveError> {
+        let meta = object.meta();
+        Ok(Self {
+            namespace: meta
+                .namespace
+                .clone()
+                .ok_or(ObserveError::Incomplete("namespace"))?,
+            name: meta.name.clone().ok_or(ObserveError::Incomplete("name"))?,
+            uid: meta.uid.clone().ok_or(ObserveError::Incomplete("UID"))?,
+        })
+    }
+
+    /// Whether the resource controls the object.
+    pub fn owns<K: Resource>(&self, object: &K) -> bool {
+        object.meta().namespace.as_deref() == Some(&self.namespace)
+            && object
+                .owner_references()
+                .iter()
+                .any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
+    }
+}
+
+/// Where the admin token of a resource's gateways is: Secret and key.
+pub fn admin_token_at(cluster: &WebSocketCluster) -> (String, String) {
+    match &cluster.spec.gateway.admin_token_secret_ref {
+        Some(SecretKeyRef { name, key }) => (name.clone(), key.clone()),
+        None => (
+            format!("{}-admin-token", cluster.name_any()),
+            ADMIN_TOKEN_KEY.to_owned(),
+        ),
+    }
+}
+
+/// Reads one scope.
+#[derive(Debug)]
+pub struct Observer {
+    /// Caches of the scope.
+    pub stores: Stores,
+    /// Nodes.
+    pub nodes: NodeStore,
+    /// What gateways and Prometheus said.
+    pub samples: Samples,
+    /// Secrets that resources name.
+    pub secrets: Secrets,
+    /// Own writes to pods that the cache does not show yet.
+    pub written_pods: Written<Pod>,
+    /// Own writes to resources (status, annotation) that the cache does not show yet.
+    pub written_clusters: Written<WebSocketCluster>,
+    /// Own writes to revisions that the cache does not show yet.
+    pub written_revisions: Written<ControllerRevision>,
+    /// What is remembered between passes.
+    pub memory: Memory,
+}
+
+impl Observer {
+    /// Everything known about one resource at `now`.
+    pub async fn observe(
+        &self,
+        cluster: &WebSocketCluster,
+        term: Term,
+        now: Timestamp,
+    ) -> Result<Observed, ObserveError> {
+        let id = Identity::of(cluster)?;
+        let missing_references = self.missing_references(&id, cluster).await?;
+        let pods: Vec<PodView> = self
+            .pods(&id)
+            .iter()
+            .filter_map(|pod| self.pod_view(pod, cluster, now))
+            .collect();
+        let remembered = self.memory.get(&id.uid);
+        Ok(Observed {
+            revisions: self.revisions(&id),
+            owned: self.owned(&id),
+            admin_token: self.admin_token_exists(&id, cluster).await?,
+            missing_references,
+            dry_run: remembered.dry_run,
+            metrics: self.metrics(&id, cluster, &pods),
+            leases: remembered.leases,
+            leader_since: term.since,
+            epoch: term.epoch,
+            pods,
+        })
+    }
+
+    /// The resource's pods, own writes included.
+    pub fn pods(&self, id: &Identity) -> Vec<Arc<Pod>> {
+        let cached = self.stores.pods.state_filter(|pod| id.owns(pod));
+        self.written_pods.over(cached, |pod| id.owns(pod))
+    }
+
+    /// One pod of the resource by name.
+    pub fn pod(&self, id: &Identity, name: &str) -> Option<Arc<Pod>> {
+        self.pods(id)
+            .into_iter()
+            .find(|pod| pod.metadata.name.as_deref() == Some(name))
+    }
+
+    /// The bearer token of the resource's gateways, if there is one.
+    pub async fn token(
+        &self,
+        id: &Identity,
+        cluster: &WebSocketCluster,
+    ) -> Result<Option<Token>, ObserveError> {
+        let (name, key) = admin_token_at(cluster);
+        self.secrets.token(&id.namespace, &name, &key).await
+    }
+
+    fn pod_view(&self, pod: &Pod, cluster: &WebSocketCluster, now: Timestamp) -> Option<PodView> {
+        let taints = &cluster.spec.disruption.drain_taints;
+        let node = pods::node_name(pod).map(|name| pods::node_view(name, &self.nodes.get(name, now), taints));
+        let sample = pod.metadata.uid.as_deref().and_then(|uid| self.samples.get(uid));
+        pods::view(pod, node, sample)
+    }
+
+    fn revisions(&self, id: &Identity) -> Vec<RevisionView> {
+        let cached = self.stores.revisions.state_filter(|revision| id.owns(revision));
+        let all = self.written_revisions.over(cached, |revision| id.owns(revision));
+        all.iter()
+            .filter_map(|revision| revision_view(revision))
+            .collect()
+    }
+
+    fn owned(&self, id: &Identity) -> BTreeMap<(OwnedKind, String), String> {
+        let mut owned = BTreeMap::new();
+        collect(&mut owned, &self.stores.services, OwnedKind::Service, id);
+        collect(
+            &mut owned,
+            &self.stores.budgets,
+            OwnedKind::PodDisruptionBudget,
+            id,
+        );
+        owned
+    }
+
+    fn metrics(&self, id: &Identity, cluster: &WebSocketCluster, pods: &[PodView]) -> MetricsView {
+        if asks_prometheus(cluster) {
+            let names: HashSet<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+            self.samples.queried(&id.uid, &names)
+        } else {
+            samples::told(pods.iter())
+        }
+    }
+
+    async fn admin_token_exists(
+        &self,
+        id: &Identity,
+        cluster: &WebSocketCluster,
+    ) -> Result<bool, ObserveError> {
+        let (name, key) = admin_token_at(cluster);
+        self.secrets.has(&id.namespace, &name, &key).await
+    }
+
+    async fn missing_references(
+        &self,
+        id: &Identity,
+        cluster: &WebSocketCluster,
+    ) -> Result<Vec<MissingReference>, ObserveError> {
+        let mut missing = Vec::new();
+        for (field, SecretKeyRef { name, key }) in references(cluster) {
+            if !self.secrets.has(&id.namespace, name, key).await? {
+                let (secret, key) = (name.clone(), key.clone());
+                missing.push(MissingReference {
+                    field: field.to_owned(),
+                    secret,
+                    key,
+                });
+            }
+        }
+        Ok(missing)
+    }
+}
+
+/// Whether the resource's socket counts come from Prometheus.
+pub fn asks_prometheus(cluster: &WebSocketCluster) -> bool {
+    let autoscaling = &cluster.spec.autoscaling;
+    autoscaling.mode == AutoscalingMode::Builtin && autoscaling.metrics.source == MetricsSource::Prometheus
+}
+
+/// Every Secret key that the specification names, with the path of the field.
+fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &SecretKeyRef)> {
+    let spec = &cluster.spec;
+    let jwt = spec
+        .auth
+        .jwt
+        .as_ref()
+        .map(|jwt| ("spec.auth.jwt.secretRef", &jwt.secret_ref));
+    let redis = spec
+        .broker
+        .redis
+        .as_ref()
+        .and_then(|redis| redis.secret_ref.as_ref());
+    let redis = redis.map(|reference| ("spec.broker.redis.secretRef", reference));
+    let token = spec.gateway.admin_token_secret_ref.as_ref();
+    let token = token.map(|reference| ("spec.gateway.adminTokenSecretRef", reference));
+    [jwt, redis, token].into_iter().flatten().collect()
+}
+
+fn collect<K>(
+    owned: &mut BTreeMap<(OwnedKind, String), String>,
+    store: &Store<PartialObjectMeta<K>>,
+    kind: OwnedKind,
+    id: &Identity,
+) where
+    PartialObjectMeta<K>: Resource<DynamicType = ()> + Clone,
+    K: 'static,
+{
+    for object in store.state_filter(|object| id.owns(object)) {
+        // deleted by somebody, and kept for a moment by a finalizer: not there
+        if object.meta().deletion_timestamp.is_some() {
+            continue;
+        }
+        let hash = object
+            .annotations()
+            .get(labels::APPLIED_HASH)
+            .cloned()
+            .unwrap_or_default();
+        owned.insert((kind, object.name_any()), hash);
+    }
+}
+
+fn revision_view(revision: &ControllerRevision) -> Option<RevisionView> {
+    if revision.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let data = revision.data.as_ref().map(|data| data.0.clone())?;
+    Some(RevisionView {
+        name: revision.metadata.name.clone()?,
+        hash: revision.labels().get(labels::REVISION)?.clone(),
+        number: revision.revision,
+        // one that does not parse was not made by this operator; the planner makes a new one
+        data: serde_json::from_value(data).ok()?,
+    })
+}

@@ -81,7 +81,7 @@ start_network() {
     fi
     # Docker, where it runs, drops what is forwarded unless a rule accepts it
     for way in -i -o; do
-        iptables -C FORWARD $way $BRIDGE -j ACCEPT 2>/dev/null || iptables -I FORWARD $way $BRIDGE -j ACCEPT
+        iptables -C FORWARD $way $BRIDGE -j ACCEPT 2>/dev/null || iptables -A FORWARD $way $BRIDGE -j ACCEPT
     done
     for n in $(seq 2 "$NODES"); do ip addr replace "$(node_address "$n")/32" dev $BRIDGE; done
     set_kernel net/ipv4/ip_forward 1

@@ -52,14 +52,26 @@ set_kernel() {
 }
 
 link_tools() {
-    local kube helm name
+    local kube name
     mkdir -p "$CLUSTER_DIR/bin"
     kube=$("$HERE/build.sh" kube)
-    helm=$("$HERE/build.sh" helm)
     for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl; do
         ln -sfn "$kube" "$CLUSTER_DIR/bin/$name"
     done
+    link_helm
+}
+link_helm() {
+    local helm
+    helm=$("$HERE/build.sh" helm)
     ln -sfn "$helm" "$CLUSTER_DIR/bin/helm"
+}
+# For a cluster that is not ours to build: the kubectl that its user has.
+link_clients() {
+    local kubectl
+    mkdir -p "$CLUSTER_DIR/bin"
+    kubectl=$(type -aP kubectl | grep -v "^$CLUSTER_DIR/" | head -n 1) || die "kubectl is not installed" "https://kubernetes.io/docs/tasks/tools"
+    ln -sfn "$kubectl" "$CLUSTER_DIR/bin/kubectl"
+    link_helm
 }
 
 api_ready() { kctl get --raw /readyz --request-timeout=2s; }

@@ -37,7 +37,7 @@ up_local() {
 up_kind() {
     command -v docker >/dev/null && docker info >/dev/null 2>&1 || die "CLUSTER=kind needs a running Docker"
     command -v kind >/dev/null || die "kind is not installed" "go install sigs.k8s.io/kind@latest"
-    link_tools
+    link_clients
     kind get clusters 2>/dev/null | grep -qx wsfleet || kind create cluster --name wsfleet --wait 120s --config - <<END
 kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -51,7 +51,7 @@ END
 up_current() {
     [ -n "${IMAGE_REGISTRY:-}" ] || die "CLUSTER=current needs IMAGE_REGISTRY, a prefix that the cluster can pull from" \
         "for example: make cluster-up images-push CLUSTER=current IMAGE_REGISTRY=registry.example.com/wsfleet"
-    link_tools
+    link_clients
     kubectl config view --minify --flatten --raw >"$CLUSTER_DIR/kubeconfig.new" || die "there is no current context" "see: kubectl config get-contexts"
     mv "$CLUSTER_DIR/kubeconfig.new" "$CLUSTER_DIR/kubeconfig"
     kctl get --raw /readyz >/dev/null || die "the cluster of context $(kctl config current-context) does not answer"

@@ -1,4 +1,111 @@
 //! The planner: a pure function of the resource, what was observed, and the time.
+//!
+//! It sees no client and no clock, and remembers nothing: every decision can be made again from what is written on the
+//! resource and its pods. Each step adds actions to a draft, in the order in which `apply` carries them out; a marker is
+//! written in one pass, and what it announces is done in a later one that has seen it. Every wait is a `next_wakeup`.
+//!
+//! ```text
+//! fleet (states) -> scale, autoscale (how many) -> gate (may pods be made)
+//!    -> owned, replace (who comes, who is cordoned), drain (markers, deletes), budget (leases)
+//!    -> progress, status, conditions, events
+//! ```
 
 pub mod action;
+mod autoscale;
+pub mod budget;
+mod conditions;
+mod draft;
+mod drain;
+mod events;
+mod fleet;
+mod gate;
+mod headroom;
+mod owned;
+mod progress;
+mod replace;
+pub mod resources;
 pub mod revision;
+mod scale;
+mod status;
+#[cfg(test)]
+mod tests;
+mod time;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wsfleet_crds::v1alpha1::WebSocketCluster;
+
+pub use action::{Action, EventDraft, Plan};
+pub use revision::{Defaults, RevisionData};
+
+use crate::observe::model::Observed;
+use draft::{Draft, Pass};
+use fleet::Fleet;
+use gate::Gate;
+
+/// Wait when nothing is under way: a look for what a watch may have missed.
+const RESYNC: Duration = Duration::from_mins(5);
+
+/// What to do about `cluster` now.
+pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // the garbage collector deletes what the resource owns; gateways drain by themselves on SIGTERM
+        let status = cluster.status.clone().unwrap_or_default();
+        return Plan {
+            actions: Vec::new(),
+            status,
+            events: Vec::new(),
+            next_wakeup: RESYNC,
+        };
+    }
+    let target = revision::target(cluster, &observed.revisions, defaults);
+    let fleet = Fleet::new(&cluster.spec, &target.hash, observed, now);
+    let size = scale::size(cluster, observed, &fleet, now);
+    let running = fleet.count(|member| member.pod.revision == target.hash) > 0;
+    let gate = Gate::new(&target, observed, running);
+    let pass = Pass {
+        cluster,
+        observed,
+        target: &target,
+        fleet: &fleet,
+        size: &size,
+        gate: &gate,
+        now,
+    };
+
+    let mut draft = Draft::default();
+    if !cluster.spec.paused {
+        gate::validate(&pass, &mut draft);
+        owned::keep(&pass, &mut draft);
+        replace::replace(&pass, &mut draft);
+        drain::drain(&pass, &mut draft);
+        budget::grant(&pass, &mut draft);
+    }
+    finish(&pass, draft)
+}
+
+fn finish(pass: &Pass<'_>, mut draft: Draft) -> Plan {
+    let progress = progress::progress(pass, &mut draft);
+    let status = status::status(pass, &draft, &progress);
+    events::transitions(pass.cluster.status.as_ref(), &status, &mut draft);
+    if let Some(at) = pass.fleet.next_change {
+        draft.wake_at(at, pass.now);
+    }
+    if let Some(at) = pass.size.verdict.as_ref().and_then(|verdict| verdict.wake_at) {
+        draft.wake_at(at, pass.now);
+    }
+    let interval = u64::from(pass.cluster.spec.autoscaling.metrics.interval_seconds);
+    let otherwise = if pass.fleet.members.is_empty() {
+        RESYNC
+    } else {
+        Duration::from_secs(interval)
+    };
+    let next_wakeup = draft.next_wakeup(otherwise);
+    Plan {
+        actions: draft.actions,
+        status,
+        events: draft.events,
+        next_wakeup,
+    }
+}

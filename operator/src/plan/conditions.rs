@@ -1,0 +1,292 @@
+//! The conditions of the status. Their messages hold nothing that changes while nothing happens.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use wsfleet_crds::condition::{ConditionType, reason};
+use wsfleet_crds::v1alpha1::AutoscalingMode;
+
+use super::autoscale::{self, Load};
+use super::draft::{Draft, Pass};
+use super::fleet::{Member, State};
+use super::gate::Gate;
+use super::progress::Progress;
+
+/// Value of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    True,
+    False,
+    Unknown,
+}
+
+/// What a condition says: value, reason, message.
+type Finding = (Value, &'static str, String);
+
+fn holds(holds: bool) -> Value {
+    if holds { Value::True } else { Value::False }
+}
+
+/// All conditions; the time of one whose value has not changed is kept.
+pub(crate) fn conditions(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Vec<Condition> {
+    let load = autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now);
+    let previous = pass
+        .cluster
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
+    ConditionType::ALL
+        .into_iter()
+        .map(|kind| {
+            let finding = match kind {
+                ConditionType::Ready => ready(pass, progress),
+                ConditionType::Available => available(pass),
+                ConditionType::Progressing => progressing(pass, progress),
+                ConditionType::Draining => draining(pass),
+                ConditionType::TemplateValid => template_valid(pass.gate),
+                ConditionType::ReferencesResolved => references_resolved(pass.gate),
+                ConditionType::HeadroomSufficient => headroom(draft),
+                ConditionType::MetricsAvailable => metrics(pass, &load),
+                ConditionType::ScalingActive => scaling_active(pass, &load),
+                ConditionType::ScalingLimited => scaling_limited(pass),
+                ConditionType::Paused => paused(pass.cluster.spec.paused),
+            };
+            condition(
+                kind,
+                finding,
+                previous,
+                pass.cluster.metadata.generation,
+                pass.now,
+            )
+        })
+        .collect()
+}
+
+fn condition(
+    kind: ConditionType,
+    (value, reason, message): Finding,
+    previous: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let status = match value {
+        Value::True => "True",
+        Value::False => "False",
+        Value::Unknown => "Unknown",
+    };
+    let since = previous
+        .iter()
+        .find(|old| old.type_ == kind.as_str() && old.status == status);
+    // Kubernetes keeps whole seconds; more would make the status differ from what is stored
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        observed_generation: generation,
+        last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
+    }
+}
+
+fn ready(pass: &Pass<'_>, progress: &Progress) -> Finding {
+    let good = pass.fleet.count(|member| member.is_good() && member.available);
+    let message = format!(
+        "{good} of {} gateways are available in the wanted revision",
+        pass.size.desired
+    );
+    if progress.complete {
+        (Value::True, reason::AS_WANTED, message)
+    } else if is_available(pass) {
+        (Value::False, reason::CHANGING, message)
+    } else {
+        (Value::False, reason::TOO_FEW_AVAILABLE, message)
+    }
+}
+
+fn is_available(pass: &Pass<'_>) -> bool {
+    let available = pass.fleet.count(|member| member.available);
+    let needed = pass.size.desired.saturating_sub(pass.max_unavailable());
+    available >= needed.max(u32::from(pass.size.desired > 0))
+}
+
+fn available(pass: &Pass<'_>) -> Finding {
+    let available = pass.fleet.count(|member| member.available);
+    let message = format!(
+        "{available} gateways are available, {} are wanted",
+        pass.size.desired
+    );
+    if is_available(pass) {
+        (Value::True, reason::AS_WANTED, message)
+    } else {
+        (Value::False, reason::TOO_FEW_AVAILABLE, message)
+    }
+}
+
+fn progressing(pass: &Pass<'_>, progress: &Progress) -> Finding {
+    if pass.cluster.spec.paused {
+        return (
+            Value::Unknown,
+            reason::PAUSED_BY_SPEC,
+            "set spec.paused to false to go on".to_owned(),
+        );
+    }
+    let size = format!("{} gateways wanted", pass.size.desired);
+    match (pass.gate, &progress.stuck) {
+        _ if progress.complete && pass.fleet.count(Member::is_leaving) == 0 => {
+            (Value::True, reason::COMPLETE, size)
+        }
+        (Gate::SecretMissing(text), _) => (Value::False, reason::SECRET_NOT_FOUND, text.clone()),
+        (Gate::Rejected(text), _) => (Value::False, reason::TEMPLATE_REJECTED, text.clone()),
+        (_, Some(text)) => (
+            Value::False,
+            reason::PROGRESS_DEADLINE_EXCEEDED,
+            format!("{text}; pods of the revision before stay as they are"),
+        ),
+        _ if pass.fleet.has_outdated() => (
+            Value::True,
+            reason::REPLACING_PODS,
+            progress.rollout.waiting_for.clone().unwrap_or(size),
+        ),
+        _ => (Value::True, reason::SCALING, size),
+    }
+}
+
+fn draining(pass: &Pass<'_>) -> Finding {
+    let any = pass.fleet.count(|member| member.state == State::Draining) > 0;
+    let (reason, message) = if any {
+        (reason::CLOSING_SOCKETS, "see status.drain")
+    } else {
+        (reason::NO_DRAIN, "no pod is drained")
+    };
+    (holds(any), reason, message.to_owned())
+}
+
+fn template_valid(gate: &Gate) -> Finding {
+    match gate {
+        Gate::Rejected(text) => (Value::False, reason::TEMPLATE_REJECTED, text.clone()),
+        Gate::Validating => (
+            Value::Unknown,
+            reason::VALIDATING,
+            "the API server has not been asked yet".to_owned(),
+        ),
+        Gate::Open => (
+            Value::True,
+            reason::AS_WANTED,
+            "the API server takes pods made from the template".to_owned(),
+        ),
+        Gate::SecretMissing(_) => (
+            Value::Unknown,
+            reason::VALIDATING,
+            "asked when the missing Secret is there".to_owned(),
+        ),
+    }
+}
+
+fn references_resolved(gate: &Gate) -> Finding {
+    match gate {
+        Gate::SecretMissing(text) => (Value::False, reason::SECRET_NOT_FOUND, text.clone()),
+        _ => (
+            Value::True,
+            reason::AS_WANTED,
+            "every Secret that the specification names exists".to_owned(),
+        ),
+    }
+}
+
+fn headroom(draft: &Draft) -> Finding {
+    match &draft.too_full {
+        Some(pod) => (
+            Value::False,
+            reason::OTHERS_TOO_FULL,
+            format!(
+                "{pod} waits: the pods that stay have no room for its sockets; raise replicas, rollout.maxSurge or \
+                 gateway.capacity.maxConnections"
+            ),
+        ),
+        None => (
+            Value::True,
+            reason::AS_WANTED,
+            "no drain waits for room".to_owned(),
+        ),
+    }
+}
+
+fn metrics(pass: &Pass<'_>, load: &Load) -> Finding {
+    let error = pass
+        .observed
+        .metrics
+        .error
+        .as_ref()
+        .map(|error| format!(": {error}"))
+        .unwrap_or_default();
+    if load.expected == 0 {
+        (
+            Value::Unknown,
+            reason::STALE,
+            format!("no gateway has been Ready for long enough{error}"),
+        )
+    } else if load.is_complete() {
+        (
+            Value::True,
+            reason::FRESH,
+            "every gateway's number is fresh".to_owned(),
+        )
+    } else {
+        let (fresh, expected) = (load.fresh, load.expected);
+        (
+            Value::False,
+            reason::STALE,
+            format!("{fresh} of {expected} gateways have a fresh number{error}"),
+        )
+    }
+}
+
+fn scaling_active(pass: &Pass<'_>, load: &Load) -> Finding {
+    if pass.cluster.spec.autoscaling.mode != AutoscalingMode::Builtin {
+        return (
+            Value::False,
+            reason::NOT_BUILTIN,
+            "autoscaling.mode is not Builtin".to_owned(),
+        );
+    }
+    if load.is_complete() {
+        (
+            Value::True,
+            reason::ACTIVE,
+            "the sockets choose the size".to_owned(),
+        )
+    } else {
+        (
+            Value::False,
+            reason::STALE,
+            "numbers are missing: the fleet may grow, it does not shrink".to_owned(),
+        )
+    }
+}
+
+fn scaling_limited(pass: &Pass<'_>) -> Finding {
+    match pass.size.verdict.as_ref().and_then(|verdict| verdict.limited_by) {
+        Some(by) => (Value::True, reason::LIMITED, format!("limited by {by}")),
+        None => (
+            Value::False,
+            reason::WITHIN_LIMITS,
+            "nothing stands in the way".to_owned(),
+        ),
+    }
+}
+
+fn paused(paused: bool) -> Finding {
+    if paused {
+        (
+            Value::True,
+            reason::PAUSED_BY_SPEC,
+            "spec.paused is true: nothing is changed".to_owned(),
+        )
+    } else {
+        (
+            Value::False,
+            reason::NOT_PAUSED,
+            "spec.paused is false".to_owned(),
+        )
+    }
+}

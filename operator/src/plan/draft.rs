@@ -1,0 +1,150 @@
+//! What a pass has decided so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use wsfleet_crds::admin::{DrainMode, DrainRequest};
+use wsfleet_crds::v1alpha1::WebSocketCluster;
+
+use super::action::{Action, EventDraft};
+use super::fleet::{Fleet, Member};
+use super::gate::Gate;
+use super::revision::Target;
+use super::scale::Size;
+use super::time::until;
+use crate::observe::model::{Observed, PodView};
+
+/// Seconds for which a rate is granted (decision D8): so long may gateways go on closing without an operator.
+pub(crate) const LEASE_SECONDS: u32 = 30;
+
+/// Everything that one pass knows; each step reads it and adds to a [`Draft`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pass<'a> {
+    pub(crate) cluster: &'a WebSocketCluster,
+    pub(crate) observed: &'a Observed,
+    pub(crate) target: &'a Target,
+    pub(crate) fleet: &'a Fleet<'a>,
+    pub(crate) size: &'a Size,
+    pub(crate) gate: &'a Gate,
+    pub(crate) now: Timestamp,
+}
+
+impl Pass<'_> {
+    /// Pods that may exist beyond the wanted ones while pods are replaced.
+    pub(crate) fn surge(&self) -> u32 {
+        self.cluster.spec.rollout.max_surge.round_up(self.size.desired)
+    }
+
+    /// Pods that may be missing while pods are replaced.
+    pub(crate) fn max_unavailable(&self) -> u32 {
+        self.cluster
+            .spec
+            .rollout
+            .max_unavailable
+            .round_down(self.size.desired)
+    }
+
+    /// `drain.deadline` and the like for a call to the gateway of `pod`.
+    pub(crate) fn request(&self, drain_id: &str, mode: DrainMode) -> DrainRequest {
+        let drain = &self.cluster.spec.drain;
+        DrainRequest {
+            drain_id: drain_id.to_owned(),
+            epoch: self.observed.epoch,
+            mode,
+            rate_per_second: None,
+            lease_seconds: None,
+            deadline: None,
+            order: drain.order,
+            close_code: drain.close_code,
+            reconnect_window_seconds: drain.reconnect.window_seconds,
+        }
+    }
+}
+
+/// Labels or annotations to set or remove.
+pub(crate) type Marks = BTreeMap<String, Option<String>>;
+
+/// Actions, events and waits of a pass.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) actions: Vec<Action>,
+    pub(crate) events: Vec<EventDraft>,
+    wakeup: Option<Duration>,
+    /// Pods whose state this pass changes: no later step may decide on their old one.
+    pub(crate) changed: BTreeSet<String>,
+    /// A pod that waits because the others are too full to take its sockets.
+    pub(crate) too_full: Option<String>,
+}
+
+impl Draft {
+    /// Plan again after `wait`, if not before.
+    pub(crate) fn wake_in(&mut self, wait: Duration) {
+        self.wakeup = Some(self.wakeup.map_or(wait, |earlier| earlier.min(wait)));
+    }
+
+    /// Plan again at `at`, if not before.
+    pub(crate) fn wake_at(&mut self, at: Timestamp, now: Timestamp) {
+        self.wake_in(until(at, now));
+    }
+
+    /// The earliest wait, `otherwise` if there was none; never so short that passes would spin.
+    pub(crate) fn next_wakeup(&self, otherwise: Duration) -> Duration {
+        self.wakeup
+            .map_or(otherwise, |wait| wait.min(otherwise))
+            .max(Duration::from_millis(100))
+    }
+
+    /// Announce something that happened.
+    pub(crate) fn event(&mut self, warning: bool, reason: &'static str, action: &'static str, note: String) {
+        self.events.push(EventDraft {
+            warning,
+            reason,
+            action,
+            note,
+        });
+    }
+
+    /// Patch labels and annotations of `pod`.
+    pub(crate) fn mark(&mut self, pod: &PodView, labels: Marks, annotations: Marks) {
+        self.actions.push(Action::MarkPod {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            labels,
+            annotations,
+        });
+    }
+
+    /// Call the gateway in `pod`, when it has an address.
+    pub(crate) fn call(&mut self, pass: &Pass<'_>, pod: &PodView, request: DrainRequest) {
+        if let Some(ip) = &pod.ip {
+            self.actions.push(Action::Drain {
+                name: pod.name.clone(),
+                ip: ip.clone(),
+                port: pass.cluster.spec.gateway.admin_port,
+                request,
+            });
+        }
+        // an answer changes what is observed; without one the call is made again
+        self.wake_in(Duration::from_secs(1));
+    }
+
+    /// Delete `member`'s pod, with its own grace period unless `force`.
+    pub(crate) fn delete(&mut self, member: &Member<'_>, force: bool) {
+        self.changed.insert(member.pod.name.clone());
+        self.actions.push(Action::DeletePod {
+            name: member.pod.name.clone(),
+            uid: member.pod.uid.clone(),
+            grace_period: force.then_some(0),
+            connections: member.connections,
+        });
+    }
+}
+
+/// Marks from pairs.
+pub(crate) fn marks<const N: usize>(pairs: [(&str, Option<String>); N]) -> Marks {
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}

@@ -1,0 +1,376 @@
+//! From cordoned to gone, one marker at a time; every marker is on the pod before its side effect happens.
+
+use wsfleet_crds::admin::{DrainMode, GatewayPhase, GatewayState};
+use wsfleet_crds::labels::{self, DrainReason, PodPhase};
+
+use super::draft::{Draft, Marks, Pass, marks};
+use super::fleet::{Member, State};
+use super::headroom::{returning, room};
+use super::replace::{FAILED_SECONDS, concurrency, spare};
+use super::time::{after, has_passed, text, until};
+use crate::observe::model::{DrainMarkers, PodView};
+
+/// Seconds between the two looks that must both find no socket.
+const EMPTY_SECONDS: u32 = 2;
+
+/// Phase labels, pods that are gone, drains that begin, go on, and end.
+pub(crate) fn drain(pass: &Pass<'_>, draft: &mut Draft) {
+    for member in &pass.fleet.members {
+        if draft.changed.contains(&member.pod.name) {
+            continue;
+        }
+        match member.state {
+            State::Staying => settle_in(pass, member, draft),
+            State::Cordoned => keep_cordoned(pass, member, draft),
+            State::Draining => advance(pass, member, draft),
+            State::Terminating => terminating(pass, member, draft),
+            State::Gone => remove_gone(pass, member, draft),
+        }
+    }
+    admit(pass, draft);
+}
+
+/// A pod without markers accepts, and is active once it is available. Labels that say otherwise are put right.
+fn settle_in(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let pod = member.pod;
+    let mut labels = Marks::new();
+    let right = if member.available {
+        PodPhase::Active
+    } else {
+        pod.phase
+    };
+    let right = if right == PodPhase::Draining {
+        PodPhase::Active
+    } else {
+        right
+    };
+    if pod.phase != right {
+        labels.insert(labels::PHASE.to_owned(), Some(right.as_str().to_owned()));
+    }
+    if !pod.accepting {
+        labels.insert(labels::ACCEPTING.to_owned(), Some("true".to_owned()));
+    }
+    if !labels.is_empty() {
+        draft.mark(pod, labels, Marks::new());
+    }
+    if let Some((_, state)) = &pod.gateway
+        && matches!(state.phase, GatewayPhase::Cordoned | GatewayPhase::Draining)
+    {
+        let drain_id = state.drain_id.clone().unwrap_or_else(|| pod.uid.clone());
+        draft.call(pass, pod, pass.request(&drain_id, DrainMode::Resume));
+    }
+}
+
+/// Tells a cordoned pod's gateway so until it confirms; ends the wait for one that does not answer.
+fn keep_cordoned(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let (pod, Some(markers)) = (member.pod, &member.pod.drain) else {
+        return;
+    };
+    if pod.accepting {
+        draft.mark(
+            pod,
+            marks([(labels::ACCEPTING, Some("false".to_owned()))]),
+            Marks::new(),
+        );
+    }
+    if give_up_unreachable(pass, member, draft) {
+        return;
+    }
+    let confirmed = pod.gateway.as_ref().is_some_and(|(_, state)| {
+        !state.accepting
+            && state.drain_id.as_deref() == Some(markers.drain_id.as_str())
+            && state.epoch >= pass.observed.epoch
+    });
+    if !confirmed && !has_ended(pod) {
+        draft.call(pass, pod, pass.request(&markers.drain_id, DrainMode::Cordon));
+    }
+}
+
+/// A drain under way: empty, out of time, out of reach, or going on.
+fn advance(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let (pod, Some(markers)) = (member.pod, &member.pod.drain) else {
+        return;
+    };
+    if pod.accepting {
+        draft.mark(
+            pod,
+            marks([(labels::ACCEPTING, Some("false".to_owned()))]),
+            Marks::new(),
+        );
+    }
+    let deadline = markers
+        .deadline
+        .unwrap_or_else(|| after(markers.cordoned_at, pass.cluster.spec.drain.timeout_seconds));
+    let empty = is_empty(pod, markers);
+    match markers.drained_at {
+        Some(first) if empty => {
+            let second_look = after(first, EMPTY_SECONDS);
+            if pod.gateway.as_ref().is_some_and(|(at, _)| *at >= second_look) {
+                draft.delete(member, false);
+                let note = format!("{} holds no socket any more and is deleted", pod.name);
+                draft.event(false, "DrainCompleted", "Delete", note);
+                return;
+            }
+            draft.wake_in(until(second_look, pass.now).max(std::time::Duration::from_secs(1)));
+        }
+        // a socket came after all
+        Some(_)
+            if pod
+                .gateway
+                .as_ref()
+                .is_some_and(|(_, state)| state.connections > 0) =>
+        {
+            draft.mark(pod, Marks::new(), marks([(labels::DRAINED_AT, None)]));
+        }
+        None if empty => draft.mark(
+            pod,
+            Marks::new(),
+            marks([(labels::DRAINED_AT, Some(text(pass.now)))]),
+        ),
+        _ => {}
+    }
+    if deadline <= pass.now {
+        draft.delete(member, false);
+        let left = member
+            .connections
+            .map_or_else(|| "an unknown number of".to_owned(), |left| left.to_string());
+        let note = format!(
+            "{} still holds {left} sockets after drain.timeoutSeconds and is deleted; raise drain.timeoutSeconds or \
+             drain.maxDisconnectPermille",
+            pod.name
+        );
+        draft.event(true, "DrainTimedOut", "Delete", note);
+        return;
+    }
+    draft.wake_at(deadline, pass.now);
+    give_up_unreachable(pass, member, draft);
+}
+
+/// Deletes a leaving pod whose gateway cannot be reached: SIGTERM makes it drain by itself within its grace period.
+fn give_up_unreachable(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) -> bool {
+    let limit = pass.cluster.spec.drain.unreachable_seconds;
+    let Some(at) = member.pod.unreachable_since.map(|since| after(since, limit)) else {
+        return false;
+    };
+    if at > pass.now {
+        draft.wake_at(at, pass.now);
+        return false;
+    }
+    draft.delete(member, false);
+    let note = format!(
+        "{} does not answer for {limit} seconds and is deleted; it drains by itself",
+        member.pod.name
+    );
+    draft.event(true, "DrainTimedOut", "Delete", note);
+    true
+}
+
+/// A pod that somebody else deleted: taken out of the Service at once, announced once.
+fn terminating(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let pod = member.pod;
+    if pod.drain.is_none() && !member.never_served() {
+        let annotations = marks([
+            (labels::CORDONED_AT, Some(text(pass.now))),
+            (
+                labels::DRAIN_REASON,
+                Some(DrainReason::Replace.as_str().to_owned()),
+            ),
+            (
+                labels::DRAIN_ID,
+                Some(format!("{}-{}", pod.uid, pass.now.as_second())),
+            ),
+        ]);
+        draft.mark(
+            pod,
+            marks([(labels::ACCEPTING, Some("false".to_owned()))]),
+            annotations,
+        );
+        let held = member
+            .connections
+            .map_or_else(|| "?".to_owned(), |held| held.to_string());
+        let note = format!(
+            "{} was deleted by somebody else while it held {held} sockets; it is replaced",
+            pod.name
+        );
+        draft.event(true, "ForeignTermination", "Replace", note);
+    }
+    let drain = &pass.cluster.spec.drain;
+    let node_lost = pod
+        .node
+        .as_ref()
+        .is_some_and(|node| node.not_ready_since.is_some());
+    if let (Some(since), true) = (pod.deleting_since, node_lost) {
+        // nobody is there to end the grace period
+        let over = after(
+            since,
+            drain
+                .timeout_seconds
+                .saturating_add(drain.termination_margin_seconds),
+        );
+        if over <= pass.now {
+            draft.delete(member, true);
+        } else {
+            draft.wake_at(over, pass.now);
+        }
+    }
+}
+
+/// Deletes the record of a pod that is gone; one that failed as soon as it was made keeps its place for a while.
+fn remove_gone(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let keep_until = after(member.pod.created_at, FAILED_SECONDS);
+    if member.pod.finished && keep_until > pass.now {
+        draft.wake_at(keep_until, pass.now);
+    } else {
+        draft.delete(member, false);
+    }
+}
+
+/// Lets cordoned pods begin to drain, most urgent first, as far as every rule allows.
+fn admit(pass: &Pass<'_>, draft: &mut Draft) {
+    let mut waiting: Vec<_> = pass
+        .fleet
+        .filter(|member| member.state == State::Cordoned)
+        .collect();
+    waiting.sort_by_key(|member| {
+        (
+            urgency(member),
+            member.connections.unwrap_or(u64::MAX),
+            member.pod.name.clone(),
+        )
+    });
+    let mut admitted = Admitted {
+        draining: pass.fleet.count(|member| {
+            member.state == State::Draining
+                && member
+                    .pod
+                    .drain
+                    .as_ref()
+                    .is_some_and(|it| it.drained_at.is_none())
+        }),
+        available: 0,
+        sockets: 0,
+    };
+    for member in waiting {
+        let Some(markers) = &member.pod.drain else {
+            continue;
+        };
+        let blocked = member.must_go == Some(DrainReason::Rollout) && !pass.gate.is_open();
+        if blocked || draft.changed.contains(&member.pod.name) {
+            continue;
+        }
+        if passive_is_over(pass, member, markers, draft) {
+            admit_one(pass, member, markers, &mut admitted, draft);
+        }
+    }
+}
+
+fn urgency(member: &Member<'_>) -> u8 {
+    match member.must_go.or(member.reason()) {
+        Some(DrainReason::NodeDrain) => 0,
+        Some(DrainReason::Rollout | DrainReason::Replace) => 1,
+        Some(DrainReason::ScaleIn) | None => 2,
+    }
+}
+
+/// What this pass has admitted, and what drains already.
+struct Admitted {
+    draining: u32,
+    available: u32,
+    sockets: u64,
+}
+
+fn passive_is_over(pass: &Pass<'_>, member: &Member<'_>, markers: &DrainMarkers, draft: &mut Draft) -> bool {
+    let drain = &pass.cluster.spec.drain;
+    let passive = match markers.reason {
+        DrainReason::ScaleIn => drain.passive_seconds.scale_down,
+        DrainReason::Rollout => drain.passive_seconds.rollout,
+        DrainReason::NodeDrain | DrainReason::Replace => 0,
+    };
+    let settled = after(markers.cordoned_at, drain.settle_seconds);
+    if settled > pass.now {
+        draft.wake_at(settled, pass.now);
+        return false;
+    }
+    let over = after(settled, passive);
+    if over > pass.now && !is_empty(member.pod, markers) {
+        draft.wake_at(over, pass.now);
+        return false;
+    }
+    true
+}
+
+fn admit_one(
+    pass: &Pass<'_>,
+    member: &Member<'_>,
+    markers: &DrainMarkers,
+    admitted: &mut Admitted,
+    draft: &mut Draft,
+) {
+    let empty = is_empty(member.pod, markers);
+    if member.available && spare(pass, markers.reason) <= admitted.available {
+        return;
+    }
+    if !empty {
+        let Some(sockets) = member.connections else {
+            // never asked, or never answered: `unreachable_since` or an answer decides
+            draft.wake_in(std::time::Duration::from_secs(1));
+            return;
+        };
+        if admitted.draining >= concurrency(pass) {
+            return;
+        }
+        if must_fit(pass, markers.reason)
+            && room(pass, |_| true) < returning(pass) + admitted.sockets + sockets
+        {
+            draft.too_full.get_or_insert_with(|| member.pod.name.clone());
+            return;
+        }
+        admitted.draining += 1;
+        admitted.sockets += sockets;
+    }
+    admitted.available += u32::from(member.available);
+    begin(pass, member, empty, draft);
+}
+
+/// Without surge, or without a fleet to stay, there is nobody to take the sockets, and the user chose so.
+fn must_fit(pass: &Pass<'_>, reason: DrainReason) -> bool {
+    pass.size.desired > 0 && (reason == DrainReason::ScaleIn || pass.surge() > 0)
+}
+
+fn begin(pass: &Pass<'_>, member: &Member<'_>, empty: bool, draft: &mut Draft) {
+    let deadline = after(pass.now, pass.cluster.spec.drain.timeout_seconds);
+    let mut annotations = marks([
+        (labels::DRAIN_DEADLINE, Some(text(deadline))),
+        (
+            labels::DRAIN_INITIAL,
+            Some(member.known_connections().to_string()),
+        ),
+    ]);
+    if empty {
+        annotations.insert(labels::DRAINED_AT.to_owned(), Some(text(pass.now)));
+    } else {
+        let note = format!(
+            "{} begins to close its {} sockets",
+            member.pod.name,
+            member.known_connections()
+        );
+        draft.event(false, "DrainStarted", "Drain", note);
+    }
+    let labels = marks([(labels::PHASE, Some(PodPhase::Draining.as_str().to_owned()))]);
+    draft.mark(member.pod, labels, annotations);
+}
+
+/// Whether the gateway said, after it stopped accepting, that it holds no socket.
+fn is_empty(pod: &PodView, markers: &DrainMarkers) -> bool {
+    let proof = |state: &GatewayState| state.connections == 0 && !state.accepting;
+    pod.gateway
+        .as_ref()
+        .is_some_and(|(at, state)| *at >= markers.cordoned_at && proof(state))
+        && !has_passed(pod.unreachable_since, markers.cordoned_at)
+}
+
+fn has_ended(pod: &PodView) -> bool {
+    pod.gateway
+        .as_ref()
+        .is_some_and(|(_, state)| state.phase == GatewayPhase::Terminating)
+}

@@ -1,0 +1,121 @@
+//! Events of the whole fleet: found by comparing the status with the one before, so that each transition is told once.
+
+use wsfleet_crds::condition::ConditionType;
+use wsfleet_crds::v1alpha1::WebSocketClusterStatus;
+
+use super::draft::Draft;
+
+/// Adds the events of the step from `before` to `now`.
+pub(crate) fn transitions(
+    before: Option<&WebSocketClusterStatus>,
+    now: &WebSocketClusterStatus,
+    draft: &mut Draft,
+) {
+    let Some(before) = before.filter(|status| status.observed_generation.is_some()) else {
+        return;
+    };
+    rollout(before, now, draft);
+    size(before, now, draft);
+    for (kind, bad, warning, reason, action) in [
+        (
+            ConditionType::HeadroomSufficient,
+            "False",
+            true,
+            "HeadroomInsufficient",
+            "Drain",
+        ),
+        (
+            ConditionType::MetricsAvailable,
+            "False",
+            true,
+            "MetricsLost",
+            "Observe",
+        ),
+        (
+            ConditionType::MetricsAvailable,
+            "True",
+            false,
+            "MetricsRecovered",
+            "Observe",
+        ),
+        (
+            ConditionType::TemplateValid,
+            "False",
+            true,
+            "TemplateRejected",
+            "Validate",
+        ),
+        (
+            ConditionType::ReferencesResolved,
+            "False",
+            true,
+            "SecretNotFound",
+            "Validate",
+        ),
+        (
+            ConditionType::Progressing,
+            "False",
+            true,
+            "RolloutBlocked",
+            "Rollout",
+        ),
+        (ConditionType::Paused, "True", false, "RolloutPaused", "Pause"),
+        (ConditionType::Paused, "False", false, "RolloutResumed", "Resume"),
+    ] {
+        let (old, new) = (value(before, kind), value(now, kind));
+        let recovered =
+            bad == "False" || old.is_some_and(|(old, _)| old == "False" || kind == ConditionType::Paused);
+        if let (Some((new, message)), true) = (new, recovered)
+            && new == bad
+            && old.is_some_and(|(old, _)| old != bad)
+        {
+            draft.event(warning, reason, action, message.to_owned());
+        }
+    }
+}
+
+fn value(status: &WebSocketClusterStatus, kind: ConditionType) -> Option<(&str, &str)> {
+    let condition = status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind.as_str())?;
+    Some((&condition.status, &condition.message))
+}
+
+fn rollout(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &mut Draft) {
+    if let (Some(old), Some(new)) = (&before.update_revision, &now.update_revision)
+        && old != new
+    {
+        draft.event(
+            false,
+            "RolloutStarted",
+            "Rollout",
+            format!("from revision {old} to {new}"),
+        );
+    }
+    if let Some(new) = &now.current_revision
+        && before.current_revision.as_ref() != Some(new)
+    {
+        draft.event(
+            false,
+            "RolloutCompleted",
+            "Rollout",
+            format!("the whole fleet runs revision {new}"),
+        );
+    }
+}
+
+fn size(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &mut Draft) {
+    let (old, new) = (before.desired_replicas, now.desired_replicas);
+    let because = now
+        .autoscaling
+        .as_ref()
+        .and_then(|it| it.raw)
+        .map(|raw| format!("; the sockets ask for {raw}"));
+    let note = format!("from {old} to {new} gateways{}", because.unwrap_or_default());
+    match new.cmp(&old) {
+        std::cmp::Ordering::Greater => draft.event(false, "ScaledUp", "Scale", note),
+        std::cmp::Ordering::Less => draft.event(false, "ScaledDown", "Scale", note),
+        std::cmp::Ordering::Equal => {}
+    }
+}

@@ -1,0 +1,299 @@
+//! Who comes and who goes: taking back, creating, and choosing whom to cordon.
+//!
+//! Order of precedence (operator.md §4): repair and growth by taking back, then by creating; node drains; rollout;
+//! scale-in, which waits for the rollout. Nothing here closes a socket: pods that go are cordoned, and `drain` does the
+//! rest.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use wsfleet_crds::labels::{self, DrainReason, PodPhase};
+
+use super::action::Action;
+use super::autoscale;
+use super::draft::{Draft, Marks, Pass, marks};
+use super::fleet::{Member, State};
+use super::headroom::{is_recipient, returning, room};
+use super::resources::pod::pod;
+use super::time::{after, text};
+
+/// Seconds that a pod whose processes ended keeps its place, so that one that fails at once is not made again at once.
+pub(crate) const FAILED_SECONDS: u32 = 10;
+/// Seconds of arrivals for which the new pods must have room before the old ones stop accepting.
+const STEER_SECONDS: f64 = 60.0;
+
+/// Takes back, creates, and cordons, in this order.
+pub(crate) fn replace(pass: &Pass<'_>, draft: &mut Draft) {
+    let shortage = pass
+        .size
+        .desired
+        .saturating_sub(pass.fleet.count(Member::is_good));
+    let taken_back = take_back(pass, shortage, draft);
+    accept_again(pass, draft);
+    create(pass, shortage - taken_back, draft);
+    cordon_outgoing(pass, draft);
+    scale_in(pass, draft);
+}
+
+/// Takes leaving pods back that may stay after all: the fullest first, the not yet draining before the draining.
+fn take_back(pass: &Pass<'_>, shortage: u32, draft: &mut Draft) -> u32 {
+    let reclaimable = |member: &Member<'_>| {
+        let markers = member.pod.drain.as_ref();
+        member.is_leaving()
+            && member.must_go.is_none()
+            && member.pod.ready_since.is_some()
+            && markers.is_some_and(|markers| {
+                markers.drained_at.is_none() && markers.deadline.is_none_or(|deadline| deadline > pass.now)
+            })
+    };
+    let mut candidates: Vec<_> = pass.fleet.filter(reclaimable).collect();
+    candidates.sort_by_key(|member| (member.state == State::Draining, Reverse(member.connections)));
+    candidates.truncate(shortage as usize);
+    for member in &candidates {
+        uncordon(member, draft);
+        let note = format!("{} stays after all and accepts again", member.pod.name);
+        draft.event(false, "Reclaimed", "Reclaim", note);
+    }
+    candidates.len() as u32
+}
+
+/// When no pod accepts because the new ones failed after the old ones were cordoned, the old ones accept again.
+fn accept_again(pass: &Pass<'_>, draft: &mut Draft) {
+    if pass.surge() == 0 || pass.fleet.count(is_recipient) > 0 {
+        return;
+    }
+    let waiting = |member: &Member<'_>| {
+        member.state == State::Cordoned
+            && member.available
+            && member.must_go.is_some()
+            && pass.size.desired > 0
+    };
+    for member in pass.fleet.filter(waiting) {
+        uncordon(member, draft);
+    }
+}
+
+fn uncordon(member: &Member<'_>, draft: &mut Draft) {
+    let keys = [
+        labels::CORDONED_AT,
+        labels::DRAIN_REASON,
+        labels::DRAIN_ID,
+        labels::DRAIN_DEADLINE,
+        labels::DRAIN_INITIAL,
+        labels::DRAINED_AT,
+    ];
+    let annotations: Marks = keys.into_iter().map(|key| (key.to_owned(), None)).collect();
+    let labels = marks([
+        (labels::ACCEPTING, Some("true".to_owned())),
+        (labels::PHASE, Some(PodPhase::Active.as_str().to_owned())),
+    ]);
+    draft.mark(member.pod, labels, annotations);
+    draft.changed.insert(member.pod.name.clone());
+}
+
+/// Creates what is missing, as far as the surge allows. Pods that leave because the fleet shrinks are beyond the wanted
+/// number anyway and do not count against it.
+fn create(pass: &Pass<'_>, missing: u32, draft: &mut Draft) {
+    let Ok(data) = &pass.target.data else { return };
+    if !pass.gate.is_open() {
+        return;
+    }
+    let failed = pass.fleet.count(|member| {
+        member.state == State::Gone
+            && member.pod.finished
+            && after(member.pod.created_at, FAILED_SECONDS) > pass.now
+    });
+    let counted = pass.fleet.count(|member| {
+        member.is_live() && !(member.is_leaving() && member.reason() == Some(DrainReason::ScaleIn))
+    });
+    let room = (pass.size.desired + pass.surge()).saturating_sub(counted);
+    for slot in pass
+        .fleet
+        .free_slots(&pass.target.hash, missing.saturating_sub(failed).min(room))
+    {
+        draft.actions.push(Action::CreatePod(Box::new(pod(
+            pass.cluster,
+            &pass.target.hash,
+            data,
+            slot,
+        ))));
+    }
+}
+
+/// Cordons pods that must go. All of them as soon as those that stay have room for what the first drains and a minute's
+/// arrivals bring: then no client is moved onto a pod that goes next (decision D10). Otherwise as few as the drains need.
+fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
+    let outgoing = |member: &Member<'_>| member.state == State::Staying && member.must_go.is_some();
+    let mut victims: Vec<_> = pass.fleet.filter(outgoing).collect();
+    if victims.is_empty() || !pass.gate.is_open() {
+        return;
+    }
+    let idle: BTreeSet<_> = victims
+        .iter()
+        .filter(|member| member.never_served())
+        .map(|member| member.pod.name.clone())
+        .collect();
+    for member in victims.iter().filter(|member| idle.contains(&member.pod.name)) {
+        draft.delete(member, false);
+    }
+    victims.retain(|member| !idle.contains(&member.pod.name));
+    sort_outgoing(pass, &mut victims);
+
+    let has_successor = pass
+        .fleet
+        .count(|member| member.is_good() && is_recipient(member))
+        > 0;
+    if !has_successor && pass.surge() > 0 && pass.size.desired > 0 {
+        return;
+    }
+    let next = concurrency(pass)
+        .saturating_sub(pass.fleet.count(|member| member.state == State::Draining))
+        .max(1);
+    let planned: u64 = victims
+        .iter()
+        .take(next as usize)
+        .map(|member| member.known_connections())
+        .sum();
+    let arrivals =
+        autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now).handshakes * STEER_SECONDS;
+    let needed = planned + returning(pass) + arrivals as u64;
+    let steer = has_successor && room(pass, Member::is_good) >= needed;
+    let count = if steer {
+        victims.len()
+    } else {
+        partial(pass, &victims, next, draft)
+    };
+    for member in victims.into_iter().take(count) {
+        cordon(
+            pass,
+            member,
+            member.must_go.unwrap_or(DrainReason::Rollout),
+            draft,
+        );
+    }
+}
+
+/// Node drains first; then pods that serve nobody, then intermediate revisions, then the emptiest.
+fn sort_outgoing(pass: &Pass<'_>, victims: &mut [&Member<'_>]) {
+    let complete = pass
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.current_revision.as_deref());
+    victims.sort_by_key(|member| {
+        (
+            member.must_go != Some(DrainReason::NodeDrain),
+            member.available,
+            complete == Some(member.pod.revision.as_str()),
+            member.connections.unwrap_or(u64::MAX),
+            member.pod.name.clone(),
+        )
+    });
+}
+
+/// How many of `victims` to cordon when the others cannot take all: as many as may be drained now and have room.
+fn partial(pass: &Pass<'_>, victims: &[&Member<'_>], next: u32, draft: &mut Draft) -> usize {
+    let cordoned = pass
+        .fleet
+        .count(|member| member.state == State::Cordoned && member.must_go.is_some());
+    let first_is_node = victims
+        .first()
+        .is_some_and(|member| member.must_go == Some(DrainReason::NodeDrain));
+    let spare = spare(
+        pass,
+        if first_is_node {
+            DrainReason::NodeDrain
+        } else {
+            DrainReason::Rollout
+        },
+    );
+    let allowed = next.min(spare).saturating_sub(cordoned) as usize;
+    if pass.surge() == 0 || pass.size.desired == 0 {
+        return allowed;
+    }
+    let mut taken = returning(pass);
+    let fits = |member: &&&Member<'_>| {
+        taken += member.connections.unwrap_or(u64::MAX / 2);
+        room(pass, |other| other.pod.name != member.pod.name) >= taken
+    };
+    let fitting = victims.iter().take(allowed).take_while(fits).count();
+    if fitting == 0
+        && allowed > 0
+        && let Some(first) = victims.first()
+    {
+        draft.too_full = Some(first.pod.name.clone());
+    }
+    fitting
+}
+
+/// Available pods beyond those that must stay available.
+pub(crate) fn spare(pass: &Pass<'_>, reason: DrainReason) -> u32 {
+    let missing_allowed = match reason {
+        DrainReason::NodeDrain => pass
+            .max_unavailable()
+            .max(pass.cluster.spec.disruption.max_unavailable),
+        DrainReason::Rollout | DrainReason::Replace => pass.max_unavailable(),
+        DrainReason::ScaleIn => 0,
+    };
+    let available = pass.fleet.count(|member| member.available);
+    available.saturating_sub(pass.size.desired.saturating_sub(missing_allowed))
+}
+
+/// Pods that may be drained at the same time.
+pub(crate) fn concurrency(pass: &Pass<'_>) -> u32 {
+    pass.cluster
+        .spec
+        .drain
+        .max_concurrent
+        .round_up(pass.size.desired)
+        .max(1)
+}
+
+/// Cordons the pods with the fewest sockets when there are more than wanted; waits for a rollout to end.
+fn scale_in(pass: &Pass<'_>, draft: &mut Draft) {
+    let mut candidates: Vec<_> = pass.fleet.filter(Member::is_good).collect();
+    let excess = (candidates.len() as u32).saturating_sub(pass.size.desired) as usize;
+    candidates.sort_by_key(|member| {
+        (
+            !member.never_served(),
+            member.pod.ready_since.is_some(),
+            // what is not known is kept: it may be the fullest
+            member.connections.unwrap_or(u64::MAX),
+            Reverse(member.pod.created_at),
+            member.pod.name.clone(),
+        )
+    });
+    for member in candidates.into_iter().take(excess) {
+        if member.never_served() {
+            draft.delete(member, false);
+        } else if !pass.fleet.has_outdated() {
+            cordon(pass, member, DrainReason::ScaleIn, draft);
+        }
+    }
+}
+
+/// Writes the markers of a cordon; the call to the gateway follows when they are seen.
+fn cordon(pass: &Pass<'_>, member: &Member<'_>, reason: DrainReason, draft: &mut Draft) {
+    let pod = member.pod;
+    // the same for a pass that is repeated after a crash, another for another drain of the same pod
+    let drain_id = format!("{}-{}", pod.uid, pass.now.as_second());
+    draft.mark(
+        pod,
+        marks([(labels::ACCEPTING, Some("false".to_owned()))]),
+        marks([
+            (labels::CORDONED_AT, Some(text(pass.now))),
+            (labels::DRAIN_REASON, Some(reason.as_str().to_owned())),
+            (labels::DRAIN_ID, Some(drain_id)),
+        ]),
+    );
+    draft.changed.insert(pod.name.clone());
+    if reason == DrainReason::NodeDrain {
+        let node = pod.node.as_ref().map_or("its node", |node| node.name.as_str());
+        draft.event(
+            false,
+            "NodeDrainDetected",
+            "Cordon",
+            format!("{} leaves: {node} is being drained", pod.name),
+        );
+    }
+}

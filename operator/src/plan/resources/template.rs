@@ -1,0 +1,162 @@
+//! The pod that the operator makes of a specification, before the overlay and without name, slot and drain times.
+//!
+//! A change here reaches only revisions made after it: existing ones have their own copy, frozen.
+
+use serde_json::{Value, json};
+use wsfleet_crds::labels;
+use wsfleet_crds::v1alpha1::{API_PORT, AuthSpec, BrokerSpec, WebSocketCluster};
+
+use super::secret::admin_token_ref;
+
+/// Name of the gateway's container; overlays address it by this.
+pub const CONTAINER: &str = "gateway";
+/// User and group that the gateway runs as: nobody's.
+const USER: u32 = 65_532;
+
+/// The pod template as JSON, for the overlay to be laid over.
+pub(crate) fn base(cluster: &WebSocketCluster, image: &str) -> Value {
+    let admin = admin_token_ref(cluster);
+    let mut volumes = vec![secret_volume("admin-token", &admin.name, &admin.key, "token")];
+    let mut mounts = vec![mount("admin-token", "/etc/wsfleet/admin")];
+    if let Some(jwt) = &cluster.spec.auth.jwt {
+        volumes.push(secret_volume(
+            "jwt-secret",
+            &jwt.secret_ref.name,
+            &jwt.secret_ref.key,
+            "secret",
+        ));
+        mounts.push(mount("jwt-secret", "/etc/wsfleet/jwt"));
+    }
+    json!({
+        "metadata": {
+            "annotations": {
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+                "prometheus.io/scrape": "true",
+                "prometheus.io/port": cluster.spec.gateway.admin_port.to_string(),
+                "prometheus.io/path": "/metrics",
+            },
+        },
+        "spec": {
+            "automountServiceAccountToken": false,
+            "restartPolicy": "Always",
+            "securityContext": {
+                "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container(cluster, image, &mounts)],
+            "volumes": volumes,
+        },
+    })
+}
+
+fn container(cluster: &WebSocketCluster, image: &str, mounts: &[Value]) -> Value {
+    let gateway = &cluster.spec.gateway;
+    json!({
+        "name": CONTAINER,
+        "image": image,
+        "args": limits(cluster),
+        "env": environment(cluster),
+        "ports": [
+            {"name": "ws", "containerPort": gateway.port, "protocol": "TCP"},
+            {"name": "api", "containerPort": API_PORT, "protocol": "TCP"},
+            {"name": "admin", "containerPort": gateway.admin_port, "protocol": "TCP"},
+        ],
+        "startupProbe": probe("/livez", 1, 60),
+        "livenessProbe": probe("/livez", 10, 3),
+        "readinessProbe": probe("/readyz", 2, 3),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    })
+}
+
+/// Settings that may be given once are environment variables: an overlay can replace one by its name.
+fn environment(cluster: &WebSocketCluster) -> Vec<Value> {
+    let gateway = &cluster.spec.gateway;
+    let mut environment = vec![
+        from_field("WSFLEET_SERVER_ID", "metadata.name"),
+        from_field(
+            "WSFLEET_REVISION",
+            &format!("metadata.labels['{}']", labels::REVISION),
+        ),
+        variable("WSFLEET_LISTEN", &format!("0.0.0.0:{}", gateway.port)),
+        variable("WSFLEET_API_LISTEN", &format!("0.0.0.0:{API_PORT}")),
+        variable("WSFLEET_ADMIN_LISTEN", &format!("0.0.0.0:{}", gateway.admin_port)),
+        variable("WSFLEET_ADMIN_TOKEN_FILE", "/etc/wsfleet/admin/token"),
+        variable(
+            "WSFLEET_MAX_CONNECTIONS",
+            &gateway.capacity.max_connections.to_string(),
+        ),
+        broker(&cluster.spec.broker),
+    ];
+    environment.extend(auth(&cluster.spec.auth));
+    environment
+}
+
+fn broker(broker: &BrokerSpec) -> Value {
+    let redis = broker.redis.as_ref();
+    if let Some(secret) = redis.and_then(|redis| redis.secret_ref.as_ref()) {
+        let source = json!({"secretKeyRef": {"name": secret.name, "key": secret.key}});
+        return json!({"name": "WSFLEET_BROKER", "valueFrom": source});
+    }
+    variable(
+        "WSFLEET_BROKER",
+        redis.and_then(|redis| redis.url.as_deref()).unwrap_or("memory"),
+    )
+}
+
+fn auth(auth: &AuthSpec) -> Vec<Value> {
+    let Some(jwt) = &auth.jwt else {
+        let kind = if auth.anonymous.is_some() {
+            "anonymous"
+        } else {
+            "insecure-token"
+        };
+        return vec![variable("WSFLEET_AUTH", kind)];
+    };
+    let mut settings = vec![
+        variable("WSFLEET_AUTH", "jwt"),
+        variable("WSFLEET_JWT_SECRET_FILE", "/etc/wsfleet/jwt/secret"),
+    ];
+    settings.extend(
+        jwt.audience
+            .iter()
+            .map(|text| variable("WSFLEET_JWT_AUDIENCE", text)),
+    );
+    settings.extend(jwt.issuer.iter().map(|text| variable("WSFLEET_JWT_ISSUER", text)));
+    settings
+}
+
+fn limits(cluster: &WebSocketCluster) -> Vec<String> {
+    let handshakes = cluster.spec.gateway.capacity.max_handshakes_per_second;
+    std::iter::once(("handshakesPerSecond", handshakes))
+        .chain(cluster.spec.limits.entries())
+        .map(|(key, value)| format!("--limit={key}={value}"))
+        .collect()
+}
+
+fn variable(name: &str, value: &str) -> Value {
+    json!({"name": name, "value": value})
+}
+
+fn from_field(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
+}
+
+fn mount(name: &str, path: &str) -> Value {
+    json!({"name": name, "mountPath": path, "readOnly": true})
+}
+
+fn secret_volume(name: &str, secret: &str, key: &str, file: &str) -> Value {
+    json!({"name": name, "secret": {"secretName": secret, "items": [{"key": key, "path": file}]}})
+}
+
+fn probe(path: &str, period: u32, failures: u32) -> Value {
+    json!({
+        "httpGet": {"path": path, "port": "admin"},
+        "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures,
+    })
+}

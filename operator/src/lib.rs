@@ -1,6 +1,6 @@
 //! The operator: observe, plan, apply, status.
 //!
-//! * [`args`], [`telemetry`]: the surroundings of the process.
+//! * [`run`]: the process, with [`args`] and [`telemetry`]. [`controller`]: watches, queue, and passes.
 //! * [`leader`]: one replica writes.
 //! * [`gateway`], [`prometheus`]: the two sources that are not the API server.
 //! * [`metrics`]: what the operator tells of itself.
@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod args;
+pub mod controller;
 pub mod events;
 pub mod gateway;
 pub mod leader;
@@ -16,5 +17,6 @@ pub mod metrics;
 pub mod observe;
 pub mod plan;
 pub mod prometheus;
+pub mod run;
 pub mod status;
 pub mod telemetry;

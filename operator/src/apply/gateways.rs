@@ -2,8 +2,6 @@
 //!
 //! A failure is recorded and is never fatal: the planner sees an unreachable gateway, and takes it from there.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use kube::ResourceExt;
 use tracing::{info, warn};
@@ -13,9 +11,10 @@ use wsfleet_crds::labels::{self, DrainReason};
 use super::Pass;
 use crate::gateway::{Endpoint, GatewayError};
 use crate::leader::Term;
-use crate::observe::admin_token_at;
 use crate::observe::model::Lease;
 use crate::observe::pods::admin_port;
+use crate::plan::budget::lease;
+use crate::plan::resources::secret::admin_token_ref;
 
 /// What a request without `leaseSeconds` grants.
 const DEFAULT_LEASE_SECONDS: u32 = 30;
@@ -88,7 +87,7 @@ impl Pass<'_> {
             Err(error) => {
                 warn!(cluster, pod = name, %error, "gateway not told");
                 if matches!(error, GatewayError::Unauthorized) {
-                    let (secret, _) = admin_token_at(self.cluster);
+                    let secret = admin_token_ref(self.cluster).name;
                     self.applier.observer.secrets.forget(&self.id.namespace, &secret);
                 }
                 if !error.is_unreachable() {
@@ -100,17 +99,9 @@ impl Pass<'_> {
 
     /// Keeps what the request grants, and returns what was granted before.
     fn remember_lease(&self, name: &str, request: &DrainRequest) -> Option<Lease> {
-        let granted = (request.mode == DrainMode::Drain).then(|| {
-            let now = Timestamp::now();
-            let seconds = request.lease_seconds.unwrap_or(DEFAULT_LEASE_SECONDS);
-            Lease {
-                rate_millis: (request.rate_per_second.unwrap_or(0.0).max(0.0) * 1000.0).ceil() as u64,
-                granted_at: now,
-                until: now
-                    .saturating_add(Duration::from_secs(seconds.into()))
-                    .unwrap_or(now),
-            }
-        });
+        let seconds = request.lease_seconds.unwrap_or(DEFAULT_LEASE_SECONDS);
+        let rate = request.rate_per_second.unwrap_or(0.0);
+        let granted = (request.mode == DrainMode::Drain).then(|| lease(rate, seconds, Timestamp::now()));
         self.put_lease(name, granted)
     }
 

@@ -20,8 +20,8 @@ use wsfleet_crds::labels::{self, FIELD_MANAGER};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::{ApplyError, Pass};
-use crate::observe::ADMIN_TOKEN_KEY;
 use crate::observe::model::OwnedKind;
+use crate::plan::resources::secret::TOKEN_KEY;
 
 /// Random bytes of an admin token.
 const TOKEN_BYTES: usize = 32;
@@ -87,7 +87,7 @@ impl Pass<'_> {
             .try_fill_bytes(&mut bytes)
             .map_err(|error| ApplyError::NoEntropy(error.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(bytes);
-        secret.string_data = Some([(ADMIN_TOKEN_KEY.to_owned(), token)].into());
+        secret.string_data = Some([(TOKEN_KEY.to_owned(), token)].into());
         let api: Api<Secret> = Api::namespaced(self.applier.client.clone(), &self.id.namespace);
         let created = self
             .call("create Secret", api.create(&post_params(), &secret))

@@ -24,15 +24,13 @@ use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{AutoscalingMode, MetricsSource, SecretKeyRef, WebSocketCluster};
 
 use crate::leader::Term;
+use crate::plan::resources::secret::admin_token_ref;
 use memory::Memory;
 use model::{MetricsView, MissingReference, Observed, OwnedKind, PodView, RevisionView};
 use samples::Samples;
 use secrets::{Secrets, Token};
 use stores::{NodeStore, Stores};
 use written::Written;
-
-/// Key of the token in the generated Secret.
-pub const ADMIN_TOKEN_KEY: &str = "token";
 
 /// Why a resource could not be observed; the pass is tried again.
 #[derive(Debug, Error)]
@@ -86,17 +84,6 @@ impl Identity {
                 .owner_references()
                 .iter()
                 .any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
-    }
-}
-
-/// Where the admin token of a resource's gateways is: Secret and key.
-pub fn admin_token_at(cluster: &WebSocketCluster) -> (String, String) {
-    match &cluster.spec.gateway.admin_token_secret_ref {
-        Some(SecretKeyRef { name, key }) => (name.clone(), key.clone()),
-        None => (
-            format!("{}-admin-token", cluster.name_any()),
-            ADMIN_TOKEN_KEY.to_owned(),
-        ),
     }
 }
 
@@ -170,7 +157,7 @@ impl Observer {
         id: &Identity,
         cluster: &WebSocketCluster,
     ) -> Result<Option<Token>, ObserveError> {
-        let (name, key) = admin_token_at(cluster);
+        let SecretKeyRef { name, key } = admin_token_ref(cluster);
         self.secrets.token(&id.namespace, &name, &key).await
     }
 
@@ -215,7 +202,7 @@ impl Observer {
         id: &Identity,
         cluster: &WebSocketCluster,
     ) -> Result<bool, ObserveError> {
-        let (name, key) = admin_token_at(cluster);
+        let SecretKeyRef { name, key } = admin_token_ref(cluster);
         self.secrets.has(&id.namespace, &name, &key).await
     }
 

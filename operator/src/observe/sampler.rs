@@ -19,10 +19,11 @@ use wsfleet_crds::labels::{self, DrainReason};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::stores::{Root, Triggers};
-use super::{Identity, Observer, admin_token_at, asks_prometheus, pods};
+use super::{Identity, Observer, asks_prometheus, pods};
 use crate::gateway::{Endpoint, GatewayClient, GatewayError};
 use crate::leader::Leadership;
 use crate::metrics::Metrics;
+use crate::plan::resources::secret::admin_token_ref;
 use crate::prometheus::{PrometheusClient, query_for};
 
 /// How often the task looks for rounds that are due.
@@ -181,7 +182,7 @@ impl Sampler {
                 }
             }
             Err(GatewayError::Unauthorized) => {
-                let (secret, _) = admin_token_at(cluster);
+                let secret = admin_token_ref(cluster).name;
                 self.observer.secrets.forget(&id.namespace, &secret);
                 debug!(pod = pod.name_any(), "the gateway refuses the admin token");
             }

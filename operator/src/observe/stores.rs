@@ -70,6 +70,19 @@ pub struct Stores {
     pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
     /// Revisions.
     pub revisions: Store<ControllerRevision>,
+    filled: Vec<Filled>,
+}
+
+/// Whether a cache has been filled once. Not `Store::wait_until_ready`, which wakes only the last of several waiters.
+type Filled = watch::Receiver<bool>;
+
+async fn all_filled(caches: &[Filled]) -> bool {
+    for cache in caches {
+        if cache.clone().wait_for(|filled| *filled).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 impl Stores {
@@ -77,41 +90,42 @@ impl Stores {
     pub fn start(client: &Client, namespace: Option<&str>, triggers: &Triggers, tasks: &TaskTracker) -> Self {
         let ours = format!("{}={}", labels::MANAGED_BY, labels::MANAGED_BY_VALUE);
         let config = watcher::Config::default().labels(&ours);
+        let (pods, pods_filled) = feed(
+            scoped(client, namespace),
+            config.clone(),
+            prune_pod,
+            triggers,
+            tasks,
+        );
+        let (services, services_filled) = feed(
+            scoped(client, namespace),
+            config.clone(),
+            prune_meta,
+            triggers,
+            tasks,
+        );
+        let (budgets, budgets_filled) = feed(
+            scoped(client, namespace),
+            config.clone(),
+            prune_meta,
+            triggers,
+            tasks,
+        );
+        let (revisions, revisions_filled) =
+            feed(scoped(client, namespace), config, prune_meta, triggers, tasks);
+        let filled = vec![pods_filled, services_filled, budgets_filled, revisions_filled];
         Self {
-            pods: feed(
-                scoped(client, namespace),
-                config.clone(),
-                prune_pod,
-                triggers,
-                tasks,
-            ),
-            services: feed(
-                scoped(client, namespace),
-                config.clone(),
-                prune_meta,
-                triggers,
-                tasks,
-            ),
-            budgets: feed(
-                scoped(client, namespace),
-                config.clone(),
-                prune_meta,
-                triggers,
-                tasks,
-            ),
-            revisions: feed(scoped(client, namespace), config, prune_meta, triggers, tasks),
+            pods,
+            services,
+            budgets,
+            revisions,
+            filled,
         }
     }
 
     /// Waits until every cache has been filled once. False when a watch has ended instead.
     pub async fn ready(&self) -> bool {
-        let (pods, services, budgets, revisions) = tokio::join!(
-            self.pods.wait_until_ready(),
-            self.services.wait_until_ready(),
-            self.budgets.wait_until_ready(),
-            self.revisions.wait_until_ready(),
-        );
-        pods.is_ok() && services.is_ok() && budgets.is_ok() && revisions.is_ok()
+        all_filled(&self.filled).await
     }
 }
 
@@ -132,12 +146,13 @@ fn feed<K>(
     prune: fn(&mut K),
     triggers: &Triggers,
     tasks: &TaskTracker,
-) -> Store<K>
+) -> (Store<K>, Filled)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Eq + Hash + Clone,
 {
     let (store, writer) = reflector::store();
+    let (fill, filled) = watch::channel(false);
     let triggers = triggers.clone();
     tasks.spawn(async move {
         let mut events = std::pin::pin!(reflector(
@@ -152,13 +167,16 @@ where
                     }
                 }
                 // a list replaces the cache: what is no longer in it was deleted while nobody watched
-                Ok(Event::InitDone) => triggers.all(),
+                Ok(Event::InitDone) => {
+                    fill.send_replace(true);
+                    triggers.all();
+                }
                 Ok(Event::Init | Event::InitApply(_)) => {}
                 Err(error) => warn!(kind = %K::kind(&()), %error, "watch interrupted"),
             }
         }
     });
-    store
+    (store, filled)
 }
 
 /// The resource that an owned object belongs to.
@@ -203,6 +221,7 @@ pub struct NodeStore(Option<NodeCache>);
 #[derive(Clone, Debug)]
 struct NodeCache {
     store: Store<Node>,
+    filled: Filled,
     /// When each node that pods still name was first missed.
     gone: Arc<Mutex<HashMap<String, jiff::Timestamp>>>,
 }
@@ -222,9 +241,11 @@ impl NodeStore {
     /// Starts the watch on `tasks`; a change of a node's health, cordon or taints asks for a look at every resource.
     pub fn start(client: &Client, all: Arc<watch::Sender<u64>>, tasks: &TaskTracker) -> Self {
         let (store, writer) = reflector::store();
-        tasks.spawn(watch_nodes(Api::all(client.clone()), writer, all));
+        let (fill, filled) = watch::channel(false);
+        tasks.spawn(watch_nodes(Api::all(client.clone()), writer, fill, all));
         Self(Some(NodeCache {
             store,
+            filled,
             gone: Arc::default(),
         }))
     }
@@ -232,7 +253,7 @@ impl NodeStore {
     /// Waits until the cache has been filled once.
     pub async fn ready(&self) -> bool {
         match &self.0 {
-            Some(cache) => cache.store.wait_until_ready().await.is_ok(),
+            Some(cache) => all_filled(std::slice::from_ref(&cache.filled)).await,
             None => true,
         }
     }
@@ -261,7 +282,12 @@ impl NodeStore {
 /// What of a node matters: cordoned, taint keys, status of its Ready condition.
 type NodeDigest = (bool, BTreeSet<String>, Option<String>);
 
-async fn watch_nodes(api: Api<Node>, writer: Writer<Node>, all: Arc<watch::Sender<u64>>) {
+async fn watch_nodes(
+    api: Api<Node>,
+    writer: Writer<Node>,
+    fill: watch::Sender<bool>,
+    all: Arc<watch::Sender<u64>>,
+) {
     let mut digests: HashMap<String, NodeDigest> = HashMap::new();
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()
@@ -274,7 +300,10 @@ async fn watch_nodes(api: Api<Node>, writer: Writer<Node>, all: Arc<watch::Sende
                 digests.insert(node.name_any(), digest.clone()) != Some(digest)
             }
             Ok(Event::Delete(node)) => digests.remove(&node.name_any()).is_some(),
-            Ok(Event::InitDone) => true,
+            Ok(Event::InitDone) => {
+                fill.send_replace(true);
+                true
+            }
             Ok(Event::Init) => false,
             Err(error) => {
                 warn!(kind = "Node", %error, "watch interrupted");

@@ -57,3 +57,8 @@ test-cluster: ## the resource, the operator and the chart on the real cluster
 	@tests/run.sh cluster
 deps: ## install what the tests need (as root), or say what to install
 	@tests/cluster/deps.sh tests
+
+##@ Benchmarks (results: docs/benchmarks.md)
+.PHONY: bench-memory
+bench-memory: ## memory of 18,000 idle sockets; fails above 2 KiB a socket (RECORD=yes writes the result down)
+	@tests/bench/memory.sh

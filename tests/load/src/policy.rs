@@ -134,7 +134,7 @@ impl Policy {
                 told.map_or_else(|| now + within(self.settings.window, rng), |told| told.max(now))
             }
             1013 => (now + self.full_jitter(rng)).max(told.unwrap_or(now)),
-            4100..=4199 => now + BACK_OFF_LEAST.max(self.full_jitter(rng)),
+            4100..=4199 => now + (BACK_OFF_LEAST + self.full_jitter(rng)).min(JITTER_MOST),
             // cut, no code, the server's own error, its gateway's, a TLS failure: the server may be well again
             1005 | 1006 | 1011 | 1014 | 1015 => now + self.full_jitter(rng),
             _ => return Decision::Stop(StopReason::Closed(code)),
@@ -288,7 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn the_4100s_back_off_for_one_to_thirty_seconds() {
+    fn the_4100s_back_off_for_one_to_thirty_seconds_each_for_its_own() {
+        let first = delays(&Event::Closed { code: 4101 });
+        assert!(first[499] > first[0] + Duration::from_millis(900));
         for code in [4100, 4101, 4102, 4104, 4199] {
             let mut policy = policy(Reconnect::MakeBeforeBreak);
             let mut rng = StdRng::seed_from_u64(u64::from(code));

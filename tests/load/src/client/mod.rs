@@ -87,7 +87,11 @@ impl Client {
     /// Opens its first socket; `opened` is dropped when that has been tried.
     pub(crate) fn start<P: Send + 'static>(self: &Arc<Self>, opened: P) {
         let cancel = CancellationToken::new();
-        self.state.lock().cancel = cancel.clone();
+        let mut state = self.state.lock();
+        state.cancel = cancel.clone();
+        // a client that was stopped begins anew: that is no reconnect
+        (state.ever_joined, state.offline_since) = (false, None);
+        drop(state);
         let client = Arc::clone(self);
         self.shared.tasks.spawn(async move {
             // the first attempt waits for nothing; the permit goes when the policy takes over

@@ -303,6 +303,6 @@ impl Session {
             shared.stats.servers.closed(&server);
         }
         shared.stats.open.sub(1);
-        shared.stats.unconfirmed.add(self.socket.unanswered() as u64);
+        shared.stats.unconfirmed.add(self.socket.shut() as u64);
     }
 }

@@ -121,9 +121,11 @@ impl Socket {
         in_flight.remove(index)
     }
 
-    /// Publishes that wait for an answer.
-    pub(crate) fn unanswered(&self) -> usize {
-        self.outbox.lock().in_flight.len()
+    /// Takes nothing any more; tells how many publishes will not be answered.
+    pub(super) fn shut(&self) -> usize {
+        let mut outbox = self.outbox.lock();
+        outbox.closed = true;
+        outbox.in_flight.len()
     }
 
     /// Its successor has joined: the session closes it.

@@ -8,6 +8,7 @@
 //!
 //! Announcements (`user_joined`, `user_left`) travel on the same channel without an offset.
 
+pub mod memory;
 pub mod redis;
 
 use std::fmt;
@@ -168,7 +169,7 @@ pub struct Health {
 }
 
 /// A message broker. Two implementations: `memory` (one process) and `redis`.
-pub trait Broker: Send + Sync + 'static {
+pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Publishes in order. Returns at once; outcomes go to the replies. With `memory` the deliveries happen inside.
     fn publish(&self, batch: Vec<Publish>);
 

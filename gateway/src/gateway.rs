@@ -1,0 +1,108 @@
+//! One gateway: what listener, sessions, drain and the HTTP interfaces share.
+
+use std::sync::Arc;
+
+use crate::admission::Admission;
+use crate::auth::Authenticator;
+use crate::broker::redis::{self, RedisBroker, RedisConfig};
+use crate::broker::{Broker, memory::MemoryBroker};
+use crate::clock::Clock;
+use crate::config::{BrokerChoice, Limits, Settings};
+use crate::drain::Drain;
+use crate::limits::InboundRates;
+use crate::metrics::Metrics;
+use crate::protocol::WelcomeLimits;
+use crate::room::Rooms;
+use crate::session::{Census, Connections, Env};
+
+/// A gateway, ready to accept.
+#[derive(Debug)]
+pub struct Gateway {
+    /// What it was started with.
+    pub settings: Settings,
+    /// Clock, metrics and names.
+    pub env: Arc<Env>,
+    /// Open connections.
+    pub connections: Connections,
+    /// What the last sweep counted.
+    pub census: Census,
+    /// Rooms with members here.
+    pub rooms: Arc<Rooms>,
+    /// Who carries the messages.
+    pub broker: Arc<dyn Broker>,
+    /// Who clients are.
+    pub authenticator: Authenticator,
+    /// Who gets in.
+    pub admission: Admission,
+    /// What each connection may send.
+    pub inbound_rates: InboundRates,
+    /// Whether it accepts, and whom it closes when.
+    pub drain: Drain,
+    /// Whether the broker has ever answered.
+    pub contact: BrokerContact,
+}
+
+/// Why a gateway could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The URL of the broker is malformed: settings, exit 64.
+    #[error("--broker: {0}")]
+    Broker(#[from] redis::ConfigError),
+    /// Two metrics with one name: a mistake in the program.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Gateway {
+    /// Puts a gateway together, with at most `capacity` connections; to be called inside a tokio runtime.
+    pub fn new(settings: Settings, capacity: u32) -> Result<Arc<Self>, GatewayError> {
+        let limits: &Limits = &settings.limits;
+        let env = Arc::new(Env {
+            clock: Clock::start(),
+            metrics: Metrics::new(settings.server_id.as_str())?,
+            server_id: settings.server_id.shared(),
+            instance: format!("{:08x}", rand::random::<u32>()).into(),
+            queue_bytes: limits.max_queue_bytes(),
+            queue_messages: limits.max_queue_messages(),
+            announce_members: limits.announce_members,
+            connections_per_user: limits.connections_per_user,
+            welcome_limits: WelcomeLimits::from(limits),
+        });
+        let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
+        let broker: Arc<dyn Broker> = match &settings.broker {
+            BrokerChoice::Memory => Arc::new(MemoryBroker::new(Arc::clone(&rooms) as _)),
+            BrokerChoice::Redis(url) => Arc::new(RedisBroker::start(
+                &RedisConfig::from_url(url.expose())?,
+                Arc::clone(&rooms) as _,
+            )),
+        };
+        Ok(Arc::new(Self {
+            connections: Connections::default(),
+            census: Census::default(),
+            rooms,
+            authenticator: Authenticator::from(&settings.auth),
+            admission: Admission::new(limits, capacity),
+            inbound_rates: InboundRates::from(limits),
+            drain: Drain::default(),
+            contact: BrokerContact::default(),
+            broker,
+            env,
+            settings,
+        }))
+    }
+}
+
+/// Remembers the first contact with the broker: readiness needs it once.
+#[derive(Debug, Default)]
+pub struct BrokerContact(std::sync::atomic::AtomicBool);
+
+impl BrokerContact {
+    /// Whether the broker is, or ever was, reached.
+    pub fn made(&self, broker: &dyn Broker) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        if broker.health().up {
+            self.0.store(true, Relaxed);
+        }
+        self.0.load(Relaxed)
+    }
+}

@@ -1,0 +1,360 @@
+//! The opening handshake (RFC 6455 §4.2): from an HTTP request to an accepted upgrade, or a clear refusal.
+//!
+//! A client without a valid token is upgraded all the same and closed at once with 4001, because browsers cannot read the status of a failed upgrade.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::admission::{Admission, Permit, Refused};
+use crate::auth::{AuthError, Credentials, Identity, is_credential};
+use crate::clock::Clock;
+use crate::gateway::Gateway;
+use crate::limits::client_address;
+use crate::metrics::Rejection;
+use crate::session::ConnId;
+use crate::websocket::{VERSION, accept_key};
+
+/// The subprotocol of JSON text frames; the same as none.
+pub const SUBPROTOCOL: &str = "wsfleet.v1.json";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// A client that was let in; its connection is upgraded with the response that came with it.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Who it is, or why it is closed at once.
+    pub identity: Result<Identity, AuthError>,
+    /// Its id.
+    pub id: ConnId,
+    /// Its place.
+    pub permit: Permit,
+}
+
+/// Why a request is not upgraded; each is answered with the status that its text says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// 405.
+    #[error("a WebSocket upgrade is a GET request")]
+    Method,
+    /// 426: not an upgrade request.
+    #[error("this is a WebSocket endpoint: send Upgrade: websocket and Connection: Upgrade")]
+    NotUpgrade,
+    /// 426: another version.
+    #[error("Sec-WebSocket-Version must be 13")]
+    Version,
+    /// 400: no valid key.
+    #[error("Sec-WebSocket-Key must be the base64 of 16 bytes")]
+    Key,
+    /// 400: none of the offered subprotocols is served.
+    #[error("none of the offered subprotocols is served; offer wsfleet.v1.json or none")]
+    Subprotocol,
+    /// 403.
+    #[error("this origin may not connect")]
+    Origin,
+}
+
+impl Refusal {
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
+            Self::Key | Self::Subprotocol => StatusCode::BAD_REQUEST,
+            Self::Origin => StatusCode::FORBIDDEN,
+        }
+    }
+
+    const fn reason(self) -> Rejection {
+        match self {
+            Self::Origin => Rejection::Origin,
+            _ => Rejection::BadRequest,
+        }
+    }
+
+    fn response(self) -> Response<Full<Bytes>> {
+        let mut response = text(self.status(), self.to_string());
+        let headers = response.headers_mut();
+        match self {
+            Self::Method => drop(headers.insert(header::ALLOW, HeaderValue::from_static("GET"))),
+            Self::NotUpgrade | Self::Version => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// A plain text answer.
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+/// What the headers ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Offer {
+    accept: String,
+    subprotocol: bool,
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    texts(headers, name)
+        .flat_map(|value| value.split(','))
+        .any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// Values of a header that are text, in their order.
+fn texts<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+}
+
+fn read_offer(method: &Method, headers: &HeaderMap) -> Result<Offer, Refusal> {
+    if method != Method::GET {
+        return Err(Refusal::Method);
+    }
+    let upgrade = has_token(headers, &header::UPGRADE, "websocket");
+    if !upgrade || !has_token(headers, &header::CONNECTION, "upgrade") {
+        return Err(Refusal::NotUpgrade);
+    }
+    let mut versions = texts(headers, &header::SEC_WEBSOCKET_VERSION);
+    if versions.next().map(str::trim) != Some(VERSION) {
+        return Err(Refusal::Version);
+    }
+    let key = texts(headers, &header::SEC_WEBSOCKET_KEY)
+        .next()
+        .ok_or(Refusal::Key)?;
+    let accept = accept_key(key.trim()).map_err(|_| Refusal::Key)?;
+    let mut offered = texts(headers, &header::SEC_WEBSOCKET_PROTOCOL)
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty() && !is_credential(name))
+        .peekable();
+    let subprotocol = offered.peek().is_some();
+    if subprotocol && !offered.any(|name| name == SUBPROTOCOL) {
+        return Err(Refusal::Subprotocol);
+    }
+    Ok(Offer { accept, subprotocol })
+}
+
+/// Answers an upgrade request. A client that is let in gets 101 and comes with what its session needs.
+pub fn accept(
+    gateway: &Arc<Gateway>,
+    peer: IpAddr,
+    request: &http::request::Parts,
+) -> (Response<Full<Bytes>>, Option<Accepted>) {
+    match admit(gateway, peer, request) {
+        Ok((offer, accepted)) => (switching(&offer), Some(accepted)),
+        Err(no) => {
+            gateway.env.metrics.rejected(no.reason());
+            (no.response(), None)
+        }
+    }
+}
+
+/// Why a client is not let in.
+enum No {
+    Wrong(Refusal),
+    NotNow(Refused),
+}
+
+impl No {
+    const fn reason(&self) -> Rejection {
+        match self {
+            Self::Wrong(refusal) => refusal.reason(),
+            Self::NotNow(refused) => refused.reason,
+        }
+    }
+
+    fn response(&self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Wrong(refusal) => refusal.response(),
+            Self::NotNow(refused) => come_back(refused.reason, refused.retry_after),
+        }
+    }
+}
+
+fn admit(
+    gateway: &Arc<Gateway>,
+    peer: IpAddr,
+    request: &http::request::Parts,
+) -> Result<(Offer, Accepted), No> {
+    let headers = &request.headers;
+    let offer = read_offer(&request.method, headers).map_err(No::Wrong)?;
+    let origin = texts(headers, &header::ORIGIN).next();
+    if !gateway.settings.allowed_origins.allow(origin) {
+        return Err(No::Wrong(Refusal::Origin));
+    }
+    let hops = gateway.settings.trusted_hops.get();
+    let forwarded: Vec<_> = if hops == 0 {
+        Vec::new()
+    } else {
+        texts(headers, &X_FORWARDED_FOR).collect()
+    };
+    let address = client_address(peer, forwarded, hops);
+    let permit = Admission::admit(gateway, address).map_err(No::NotNow)?;
+    let id = gateway.connections.next_id();
+    let credentials = Credentials::find(
+        texts(headers, &header::AUTHORIZATION).next(),
+        texts(headers, &header::SEC_WEBSOCKET_PROTOCOL),
+        request.uri.query(),
+    );
+    let name = id.text(&gateway.env.instance);
+    let identity = gateway
+        .authenticator
+        .authenticate(&credentials, &name, Clock::unix_seconds());
+    Ok((offer, Accepted { identity, id, permit }))
+}
+
+fn switching(offer: &Offer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&offer.accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if offer.subprotocol {
+        headers.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(SUBPROTOCOL),
+        );
+    }
+    response
+}
+
+/// 429 for what one address did, else 503; `Retry-After` is jittered, so that those refused together do not come
+/// back together.
+fn come_back(reason: Rejection, at_least: Duration) -> Response<Full<Bytes>> {
+    let (status, words) = match reason {
+        Rejection::IpConnections => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many connections from this address",
+        ),
+        Rejection::IpRate => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many upgrades from this address",
+        ),
+        Rejection::Capacity => (StatusCode::SERVICE_UNAVAILABLE, "this gateway is full"),
+        Rejection::HandshakeRate => (StatusCode::SERVICE_UNAVAILABLE, "too many upgrades at the moment"),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this gateway is draining; connect again to reach another",
+        ),
+    };
+    let mut response = text(status, words);
+    let seconds = at_least.as_secs().max(1) + rand::random_range(0..5);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("upgrade", "websocket"),
+        ("connection", "keep-alive, Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    fn with(change: (&'static str, &'static str)) -> Result<Offer, Refusal> {
+        let mut map = headers(&GOOD);
+        map.remove(change.0);
+        if !change.1.is_empty() {
+            map.append(change.0, HeaderValue::from_static(change.1));
+        }
+        read_offer(&Method::GET, &map)
+    }
+
+    #[test]
+    fn the_sample_of_the_rfc_is_accepted_with_the_key_of_the_rfc() {
+        let offer = read_offer(&Method::GET, &headers(&GOOD)).unwrap();
+        assert_eq!(
+            offer,
+            Offer {
+                accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
+                subprotocol: false
+            }
+        );
+    }
+
+    #[test]
+    fn each_wrong_header_has_its_own_refusal() {
+        assert_eq!(read_offer(&Method::POST, &headers(&GOOD)), Err(Refusal::Method));
+        assert_eq!(with(("upgrade", "")), Err(Refusal::NotUpgrade));
+        assert_eq!(with(("upgrade", "h2c")), Err(Refusal::NotUpgrade));
+        assert_eq!(with(("connection", "keep-alive")), Err(Refusal::NotUpgrade));
+        assert_eq!(with(("sec-websocket-version", "8")), Err(Refusal::Version));
+        assert_eq!(with(("sec-websocket-key", "short")), Err(Refusal::Key));
+        assert_eq!(
+            with(("sec-websocket-protocol", "graphql-ws")),
+            Err(Refusal::Subprotocol)
+        );
+    }
+
+    #[test]
+    fn a_token_in_the_subprotocols_is_not_an_offer() {
+        assert!(
+            with(("sec-websocket-protocol", "graphql-ws, wsfleet.v1.json"))
+                .unwrap()
+                .subprotocol
+        );
+        assert!(
+            with(("sec-websocket-protocol", "wsfleet.v1.json, bearer.abc"))
+                .unwrap()
+                .subprotocol
+        );
+        assert!(
+            !with(("sec-websocket-protocol", "bearer.abc"))
+                .unwrap()
+                .subprotocol
+        );
+    }
+
+    #[test]
+    fn a_refusal_for_a_wrong_version_names_the_right_one() {
+        let response = Refusal::Version.response();
+        assert_eq!(response.status(), StatusCode::UPGRADE_REQUIRED);
+        assert_eq!(response.headers()[header::SEC_WEBSOCKET_VERSION], "13");
+    }
+
+    #[test]
+    fn those_refused_together_are_not_told_to_come_back_together() {
+        let wait = || {
+            let response = come_back(Rejection::Capacity, Duration::from_secs(5));
+            response.headers()[header::RETRY_AFTER]
+                .to_str()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        let waits: std::collections::BTreeSet<_> = std::iter::repeat_with(wait).take(200).collect();
+        assert_eq!(waits, (5..10).collect());
+    }
+}

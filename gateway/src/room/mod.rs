@@ -1,0 +1,279 @@
+//! The rooms that have members on this gateway, and the way of a delivery to them.
+//!
+//! [`Rooms`] is the broker's [`Sink`]: it sorts a batch by room, appends to each room what is its, and then flushes each
+//! room once. A room exists while it has members here; joins and leaves of one room may race, the broker sees
+//! subscribe and unsubscribe strictly in turns.
+
+mod local;
+mod members;
+mod pending;
+
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::broker::{Broker, BrokerError, Delivery, Event, Publish, Sink, StreamKey};
+use crate::session::{Conn, Env};
+pub use local::Room;
+use local::{Flush, Join, LINGER};
+
+/// Shards of the table.
+const SHARDS: usize = 32;
+
+/// The table of rooms and personal streams.
+#[derive(Debug)]
+pub struct Rooms {
+    env: Arc<Env>,
+    hasher: ahash::RandomState,
+    shards: Box<[Mutex<HashSet<Entry, ahash::RandomState>>]>,
+}
+
+/// A room, found by its key: the key is stored once, in the room.
+#[derive(Debug)]
+struct Entry(Arc<Room>);
+
+impl Borrow<StreamKey> for Entry {
+    fn borrow(&self) -> &StreamKey {
+        &self.0.key
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Entry {}
+
+impl Hash for Entry {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl Rooms {
+    /// No rooms.
+    pub fn new(env: Arc<Env>) -> Self {
+        let hasher = ahash::RandomState::new();
+        let shard = || Mutex::new(HashSet::with_hasher(ahash::RandomState::new()));
+        Self {
+            env,
+            hasher,
+            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
+        }
+    }
+
+    fn shard(&self, key: &StreamKey) -> &Mutex<HashSet<Entry, ahash::RandomState>> {
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    fn find(&self, key: &StreamKey) -> Option<Arc<Room>> {
+        self.shard(key).lock().get(key).map(|entry| Arc::clone(&entry.0))
+    }
+
+    fn find_or_create(&self, key: &StreamKey) -> Arc<Room> {
+        let mut shard = self.shard(key).lock();
+        if let Some(entry) = shard.get(key) {
+            return Arc::clone(&entry.0);
+        }
+        let room = Arc::new(Room::new(key.clone()));
+        shard.insert(Entry(Arc::clone(&room)));
+        match key {
+            StreamKey::Room(_) => self.env.metrics.rooms.inc(),
+            StreamKey::User(_) => self.env.metrics.users.inc(),
+        }
+        room
+    }
+
+    fn drop_if_idle(&self, room: &Arc<Room>) {
+        let mut shard = self.shard(&room.key).lock();
+        if room.retire() && shard.remove(&room.key) {
+            match room.key {
+                StreamKey::Room(_) => self.env.metrics.rooms.dec(),
+                StreamKey::User(_) => self.env.metrics.users.dec(),
+            }
+        }
+    }
+
+    /// Joins without waiting when the room is subscribed; else gives what to wait for. The client is told its
+    /// position (`joined`) before anything that comes after it.
+    pub fn join(self: &Arc<Self>, conn: &Arc<Conn>, key: StreamKey, broker: &Arc<dyn Broker>) -> JoinStep {
+        loop {
+            let room = self.find_or_create(&key);
+            match room.try_join(conn, &self.env) {
+                Join::Dead => {}
+                Join::Joined { announce } => {
+                    if announce {
+                        self.announce_join(&room, conn, &**broker);
+                    }
+                    return JoinStep::Done(Ok(room));
+                }
+                Join::Already => return JoinStep::Done(Ok(room)),
+                Join::Full => return JoinStep::Done(Err(JoinError::Full)),
+                waiting @ (Join::Subscribe | Join::Wait(_)) => {
+                    let (rooms, conn, broker) = (Arc::clone(self), Arc::clone(conn), Arc::clone(broker));
+                    return JoinStep::Wait(Box::pin(async move {
+                        rooms.join_slowly(room, waiting, conn, key, broker).await
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Not cancel-safe: poll to completion.
+    async fn join_slowly(
+        self: Arc<Self>,
+        mut room: Arc<Room>,
+        mut step: Join,
+        conn: Arc<Conn>,
+        key: StreamKey,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Arc<Room>, JoinError> {
+        loop {
+            step = match step {
+                Join::Subscribe => match broker.subscribe(key.clone()).await {
+                    Ok(position) => {
+                        let joined = room.subscribed(position, &conn, &self.env);
+                        room.flush(&self.env);
+                        joined
+                    }
+                    Err(error) => {
+                        room.not_subscribed();
+                        self.drop_if_idle(&room);
+                        return Err(error.into());
+                    }
+                },
+                Join::Wait(changed) => {
+                    changed.await;
+                    room.try_join(&conn, &self.env)
+                }
+                Join::Dead => {
+                    room = self.find_or_create(&key);
+                    room.try_join(&conn, &self.env)
+                }
+                Join::Joined { announce } => {
+                    if announce {
+                        self.announce_join(&room, &conn, &*broker);
+                    }
+                    return Ok(room);
+                }
+                Join::Already => return Ok(room),
+                Join::Full => return Err(JoinError::Full),
+            };
+        }
+    }
+
+    /// Takes a member out; unsubscribes when it was the last.
+    pub fn leave(&self, conn: &Conn, room: &Arc<Room>, broker: &dyn Broker) {
+        let left = room.leave(conn, &self.env);
+        if left.unsubscribe {
+            broker.unsubscribe(&room.key);
+            room.unsubscribed();
+            self.drop_if_idle(room);
+        }
+        if left.announce {
+            let event = Event::UserLeft {
+                user_id: Arc::clone(&conn.user),
+                server_id: Arc::clone(&self.env.server_id),
+            };
+            broker.publish(vec![Publish {
+                stream: room.key.clone(),
+                event,
+                reply: None,
+            }]);
+        }
+    }
+
+    fn announce_join(&self, room: &Room, conn: &Conn, broker: &dyn Broker) {
+        let event = Event::UserJoined {
+            user_id: Arc::clone(&conn.user),
+            server_id: Arc::clone(&self.env.server_id),
+            connection: conn.id.text(&self.env.instance),
+        };
+        broker.publish(vec![Publish {
+            stream: room.key.clone(),
+            event,
+            reply: None,
+        }]);
+    }
+}
+
+/// Why a connection did not become a member.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The broker did not confirm the subscription; try again later.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The user has `connectionsPerUser` connections here.
+    #[error("too many connections of this user")]
+    Full,
+}
+
+/// A join that is done, or what to await.
+pub enum JoinStep {
+    /// Done: a member, or not.
+    Done(Result<Arc<Room>, JoinError>),
+    /// Poll this to completion.
+    Wait(BoxFuture<'static, Result<Arc<Room>, JoinError>>),
+}
+
+impl std::fmt::Debug for JoinStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done(joined) => f.debug_tuple("Done").field(joined).finish(),
+            Self::Wait(_) => f.write_str("Wait"),
+        }
+    }
+}
+
+impl Sink for Rooms {
+    fn deliver(&self, batch: Vec<Delivery>) {
+        let mut flush: SmallVec<[Arc<Room>; 4]> = SmallVec::new();
+        let mut last: Option<Arc<Room>> = None;
+        for delivery in batch {
+            let room = match last.take().filter(|room| room.key == delivery.stream) {
+                Some(room) => room,
+                None => match self.find(&delivery.stream) {
+                    Some(room) => room,
+                    None => continue,
+                },
+            };
+            match room.deliver(delivery, &self.env) {
+                Flush::No => {}
+                Flush::Now => {
+                    if !flush.iter().any(|known| Arc::ptr_eq(known, &room)) {
+                        flush.push(Arc::clone(&room));
+                    }
+                }
+                Flush::Later => self.flush_later(Arc::clone(&room)),
+            }
+            last = Some(room);
+        }
+        for room in flush {
+            room.flush(&self.env);
+        }
+    }
+}
+
+impl Rooms {
+    fn flush_later(&self, room: Arc<Room>) {
+        let env = Arc::clone(&self.env);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                room.flush(&env);
+            });
+        } else {
+            room.flush(&env);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,431 @@
+//! One connection as the rest of the gateway sees it: written to and closed from any thread.
+//!
+//! Whoever has something for a client writes it, on its own thread, without waking anybody. Only when the socket takes
+//! no more is a queue allocated and a task started that writes the rest as the socket becomes writable; both go
+//! when the queue is empty. So an idle or a healthy connection has neither.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::outbox::{Outbox, SLICES};
+use super::sweep::PING_INTERVAL;
+use crate::clock::{Clock, Tick};
+use crate::config::Limit;
+use crate::metrics::Metrics;
+use crate::protocol::{CloseCode, CloseReason, Initiator, ServerMessage, WelcomeLimits};
+use crate::websocket;
+
+/// How long the peer has to answer our close frame before the connection is cut.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What this gateway can do beyond the reference articles' protocol.
+const FEATURES: &[&str] = &["ack", "offsets", "user_left"];
+
+/// What all connections and rooms of a gateway share.
+#[derive(Debug)]
+pub struct Env {
+    /// The gateway's clock.
+    pub clock: Clock,
+    /// The gateway's metrics.
+    pub metrics: Metrics,
+    /// `--server-id`.
+    pub server_id: Arc<str>,
+    /// Random text that makes connection ids unique in the fleet.
+    pub instance: Arc<str>,
+    /// Most bytes that wait for one connection.
+    pub queue_bytes: usize,
+    /// Most messages that wait for one connection.
+    pub queue_messages: usize,
+    /// Rooms with more local members get no announcements.
+    pub announce_members: Limit,
+    /// Connections of one user.
+    pub connections_per_user: Limit,
+    /// What clients are told to keep to.
+    pub welcome_limits: WelcomeLimits,
+}
+
+/// Identifies a connection within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+impl ConnId {
+    /// What identifies it in the fleet.
+    pub fn text(self, instance: &str) -> Arc<str> {
+        format!("{instance}-{:x}", self.0).into()
+    }
+
+    /// The connection of this process that the text identifies, if it does.
+    pub fn parse(text: &str, instance: &str) -> Option<Self> {
+        let number = text.strip_prefix(instance)?.strip_prefix('-')?;
+        u64::from_str_radix(number, 16).ok().map(Self)
+    }
+}
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Conn {
+    /// Which.
+    pub id: ConnId,
+    /// Whose.
+    pub user: Arc<str>,
+    /// When the upgrade was done.
+    pub connected: Tick,
+    /// When its token expires.
+    pub expires: Tick,
+    pub(super) socket: TcpStream,
+    pub(super) env: Arc<Env>,
+    out: Mutex<Out>,
+    close: AtomicU32,
+    pub(super) close_deadline: AtomicU32,
+    /// Any inbound frame.
+    pub(super) last_inbound: AtomicU32,
+    /// A message, in or out.
+    last_message: AtomicU32,
+    pub(super) ping_due: AtomicU32,
+    /// When the ping was sent that was not answered yet; 0 when there is none.
+    pub(super) ping_sent: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    queue: Option<Box<Outbox>>,
+    /// Our close frame is the last that is sent.
+    sealed: bool,
+    /// Shut down when the queue is empty.
+    finish: Option<Shutdown>,
+}
+
+/// How and by whom a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Code on the wire, or 1005, 1006.
+    pub code: u16,
+    /// Why.
+    pub reason: CloseReason,
+    /// By whom.
+    pub initiator: Initiator,
+}
+
+impl Closed {
+    const SET: u32 = 1 << 31;
+    const SERVER: u32 = 1 << 30;
+
+    fn to_bits(self) -> u32 {
+        let server = if self.initiator == Initiator::Server {
+            Self::SERVER
+        } else {
+            0
+        };
+        Self::SET | server | (self.reason as u32) << 16 | u32::from(self.code)
+    }
+
+    fn from_bits(bits: u32) -> Option<Self> {
+        let reason = *CloseReason::ALL.get((bits >> 16 & 0xFF) as usize)?;
+        let initiator = if bits & Self::SERVER == 0 {
+            Initiator::Client
+        } else {
+            Initiator::Server
+        };
+        (bits & Self::SET != 0).then_some(Self {
+            code: bits as u16,
+            reason,
+            initiator,
+        })
+    }
+}
+
+impl Conn {
+    /// A connection whose handshake is over; it is first pinged at `ping_due`.
+    pub fn new(
+        id: ConnId,
+        user: Arc<str>,
+        socket: TcpStream,
+        env: Arc<Env>,
+        expires: Tick,
+        ping_due: Tick,
+    ) -> Self {
+        let now = env.clock.tick();
+        Self {
+            id,
+            user,
+            connected: now,
+            expires,
+            socket,
+            env,
+            out: Mutex::default(),
+            close: AtomicU32::new(0),
+            close_deadline: AtomicU32::new(Tick::NEVER.to_bits()),
+            last_inbound: AtomicU32::new(now.to_bits()),
+            last_message: AtomicU32::new(now.to_bits()),
+            ping_due: AtomicU32::new(ping_due.to_bits()),
+            ping_sent: AtomicU32::new(0),
+        }
+    }
+
+    /// Sends ready frames that carry so many messages; one system call when nothing waits. False when the connection
+    /// is closing, gone, or is closed now because too much waits for it.
+    pub fn send(self: &Arc<Self>, frames: &Bytes, messages: u32, now: Tick) -> bool {
+        self.last_message.store(now.to_bits(), Relaxed);
+        self.write(frames, messages)
+    }
+
+    /// Sends the first message.
+    pub(crate) fn welcome(self: &Arc<Self>) {
+        let env = &self.env;
+        let welcome = ServerMessage::Welcome {
+            connection_id: &self.id.text(&env.instance),
+            user_id: &self.user,
+            server_id: &env.server_id,
+            ping_interval: PING_INTERVAL.as_millis() as u64,
+            limits: env.welcome_limits,
+            features: FEATURES,
+        };
+        env.metrics.sent(1);
+        self.send(&welcome.to_frame(), 1, env.clock.tick());
+    }
+
+    /// Sends a control frame: not a message, so it does not count as activity.
+    pub(crate) fn send_control(self: &Arc<Self>, frame: &Bytes) -> bool {
+        self.write(frame, 0)
+    }
+
+    fn write(self: &Arc<Self>, frames: &Bytes, messages: u32) -> bool {
+        let mut out = self.out.lock();
+        if out.sealed {
+            return false;
+        }
+        let accepted = self.write_locked(&mut out, frames, messages);
+        if !accepted && !out.sealed {
+            self.overflow(&mut out);
+        }
+        accepted
+    }
+
+    /// False when more waits now than may wait.
+    fn write_locked(self: &Arc<Self>, out: &mut Out, frames: &Bytes, messages: u32) -> bool {
+        if let Some(queue) = &mut out.queue {
+            queue.push(frames.clone(), messages);
+            // the task that writes the queue may not have had its turn yet
+            return !self.is_over(queue) || (self.flush(queue).is_ok() && !self.is_over(queue));
+        }
+        let written = match self.socket.try_write(frames) {
+            Ok(written) if written == frames.len() => return true,
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => {
+                out.sealed = true;
+                return false;
+            }
+        };
+        let mut queue = Box::<Outbox>::default();
+        if written == 0 {
+            queue.push(frames.clone(), messages);
+        } else {
+            queue.push_rest(frames.slice(written..), messages);
+        }
+        let fits = !self.is_over(&queue);
+        out.queue = Some(queue);
+        tokio::spawn(flush_when_writable(Arc::clone(self)));
+        fits
+    }
+
+    /// Queues frames that others are likely to follow at once; a task writes them together.
+    pub(crate) fn send_soon(self: &Arc<Self>, frames: &Bytes, messages: u32, now: Tick) {
+        self.last_message.store(now.to_bits(), Relaxed);
+        let mut out = self.out.lock();
+        if out.sealed {
+            return;
+        }
+        if out.queue.is_none() {
+            out.queue = Some(Box::default());
+            tokio::spawn(flush_when_writable(Arc::clone(self)));
+        }
+        if !self.write_locked(&mut out, frames, messages) {
+            self.overflow(&mut out);
+        }
+    }
+
+    fn is_over(&self, queue: &Outbox) -> bool {
+        let (bytes, messages) = queue.size();
+        bytes > self.env.queue_bytes || messages > self.env.queue_messages
+    }
+
+    /// Writes until the queue is empty (true) or the socket takes no more (false).
+    fn flush(&self, queue: &mut Outbox) -> io::Result<bool> {
+        while !queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = queue.slices(&mut slices);
+            match self.socket.try_write_vectored(&slices[..count]) {
+                Ok(written) => queue.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    fn flushed(&self, out: &mut Out) {
+        out.queue = None;
+        if let Some(how) = out.finish {
+            self.shut_down(how);
+        }
+    }
+
+    /// Too much waits: what was not begun is dropped, the client is told why.
+    fn overflow(self: &Arc<Self>, out: &mut Out) {
+        self.env.metrics.slow_consumers.inc();
+        if let Some(queue) = &mut out.queue {
+            queue.drop_unbegun();
+        }
+        let reason = CloseReason::SlowConsumer;
+        self.begin_close(out, reason.code(), reason);
+    }
+
+    /// Begins a close from our side: the close frame goes behind what waits, nothing goes behind it. True when
+    /// nobody had closed before.
+    pub fn close(self: &Arc<Self>, reason: CloseReason) -> bool {
+        self.close_with(reason.code(), reason)
+    }
+
+    /// [`Conn::close`] with another code than the reason's own.
+    pub fn close_with(self: &Arc<Self>, code: CloseCode, reason: CloseReason) -> bool {
+        self.begin_close(&mut self.out.lock(), code, reason)
+    }
+
+    fn begin_close(self: &Arc<Self>, out: &mut Out, code: CloseCode, reason: CloseReason) -> bool {
+        if !self.mark(Closed {
+            code: code.get(),
+            reason,
+            initiator: Initiator::Server,
+        }) {
+            return false;
+        }
+        let deadline = self.env.clock.tick().after(CLOSE_TIMEOUT);
+        self.close_deadline.store(deadline.to_bits(), Relaxed);
+        if !out.sealed {
+            let frame = websocket::close_frame(Some(code), reason.text());
+            self.write_locked(out, &frame, 0);
+            out.sealed = true;
+        }
+        true
+    }
+
+    /// The peer's close frame came: answers it unless ours went first, and ends.
+    pub(super) fn peer_closed(self: &Arc<Self>, code: Option<CloseCode>) {
+        let on_wire = code.unwrap_or(CloseCode::NO_STATUS).get();
+        let first = self.mark(Closed {
+            code: on_wire,
+            reason: CloseReason::Client,
+            initiator: Initiator::Client,
+        });
+        let mut out = self.out.lock();
+        if first && !out.sealed {
+            let deadline = self.env.clock.tick().after(CLOSE_TIMEOUT);
+            self.close_deadline.store(deadline.to_bits(), Relaxed);
+            self.write_locked(&mut out, &websocket::close_frame(code, ""), 0);
+        }
+        self.finish(&mut out, Shutdown::Both);
+    }
+
+    /// Nothing is sent any more, and the peer is told so behind the close frame that went before; what it sent is still
+    /// read, so that a reset does not overtake the frame.
+    pub(super) fn finish_writing(&self) {
+        self.finish(&mut self.out.lock(), Shutdown::Write);
+    }
+
+    fn finish(&self, out: &mut Out, how: Shutdown) {
+        out.sealed = true;
+        match out.queue {
+            None => self.shut_down(how),
+            Some(_) => out.finish = Some(how),
+        }
+    }
+
+    /// Ends the connection at once.
+    pub fn cut(&self) {
+        let mut out = self.out.lock();
+        out.sealed = true;
+        out.queue = None;
+        self.shut_down(Shutdown::Both);
+    }
+
+    /// With `Both`, the session's read ends by this: it sees the end of the stream.
+    fn shut_down(&self, how: Shutdown) {
+        // fails only when the peer is gone already, which the session sees as well
+        let _ = SockRef::from(&self.socket).shutdown(how);
+    }
+
+    fn mark(&self, closed: Closed) -> bool {
+        self.close
+            .compare_exchange(0, closed.to_bits(), Relaxed, Relaxed)
+            .is_ok()
+    }
+
+    /// How it was closed; `None` while open.
+    pub fn closed(&self) -> Option<Closed> {
+        Closed::from_bits(self.close.load(Relaxed))
+    }
+
+    /// How it was closed, once its stream has ended: cut by the peer unless a close frame went before.
+    pub(super) fn ended(&self) -> Closed {
+        let cut = Closed {
+            code: CloseCode::ABNORMAL.get(),
+            reason: CloseReason::Cut,
+            initiator: Initiator::Client,
+        };
+        self.mark(cut);
+        self.closed().unwrap_or(cut)
+    }
+
+    /// The last message in either direction.
+    pub fn last_message(&self) -> Tick {
+        Tick::from_bits(self.last_message.load(Relaxed))
+    }
+
+    pub(super) fn touch(&self, now: Tick, message: bool) {
+        self.last_inbound.store(now.to_bits(), Relaxed);
+        if message {
+            self.last_message.store(now.to_bits(), Relaxed);
+        }
+    }
+
+    /// Bytes and messages that wait.
+    pub fn queued(&self) -> (usize, usize) {
+        self.out
+            .lock()
+            .queue
+            .as_ref()
+            .map_or((0, 0), |queue| queue.size())
+    }
+}
+
+/// Writes what waits as the socket becomes writable, until nothing waits.
+async fn flush_when_writable(conn: Arc<Conn>) {
+    loop {
+        if std::future::poll_fn(|cx| conn.socket.poll_write_ready(cx))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let mut out = conn.out.lock();
+        let Some(queue) = &mut out.queue else { return };
+        match conn.flush(queue) {
+            Ok(true) => return conn.flushed(&mut out),
+            Ok(false) => {}
+            Err(_) => {
+                out.sealed = true;
+                out.queue = None;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What a client's messages do.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::sweep::pong_latency;
+use super::{Conn, Joining, Session, Step};
+use crate::admission::moment;
+use crate::broker::{BrokerError, Event, Publish, Reply, StreamKey};
+use crate::clock::Clock;
+use crate::limits::Verdict;
+use crate::protocol::{
+    ClientMessage, CloseReason, ErrorCode, MessageKind, Rejected, RequestId, ServerMessage,
+};
+use crate::room::{JoinError, JoinStep, Room};
+use crate::websocket::{self, Incoming};
+
+/// What the messages of one read led to, kept so that it goes out together.
+#[derive(Default)]
+struct Turn {
+    replies: Vec<u8>,
+    count: u32,
+    publish: Vec<Publish>,
+}
+
+impl Turn {
+    fn reply(&mut self, message: &ServerMessage<'_>) {
+        message.encode_frame(&mut self.replies);
+        self.count += 1;
+    }
+
+    fn error(&mut self, code: ErrorCode, id: Option<RequestId<'_>>) {
+        self.reply(&ServerMessage::error(code, id.map(RequestId::raw)));
+    }
+}
+
+impl Session {
+    /// Serves the whole messages in `buf`; tells how many bytes are done with.
+    pub(super) fn serve_messages(&mut self, buf: &mut [u8]) -> (usize, Step) {
+        let env = Arc::clone(&self.gateway.env);
+        self.conn.touch(env.clock.tick(), false);
+        if self.deaf {
+            return (buf.len(), Step::Read);
+        }
+        let max_message = self.gateway.settings.limits.max_message_bytes();
+        let mut turn = Turn::default();
+        let mut used = 0;
+        let step = loop {
+            let rest = buf.get_mut(used..).unwrap_or_default();
+            match self.decoder.next(rest, max_message) {
+                Ok(decoded) => {
+                    used += decoded.used;
+                    let Some(message) = decoded.message else {
+                        break Step::Read;
+                    };
+                    if let Some(step) = self.serve_message(message, decoded.used, &mut turn) {
+                        break step;
+                    }
+                }
+                Err(violation) => {
+                    used = buf.len();
+                    self.flush(&mut turn);
+                    self.fail(violation.close_reason());
+                    break Step::Read;
+                }
+            }
+        };
+        self.flush(&mut turn);
+        (used, step)
+    }
+
+    /// The client broke the protocol, or sent what is not served: nothing it sends is looked at any more.
+    fn fail(&mut self, reason: CloseReason) {
+        self.deaf = true;
+        self.conn.close(reason);
+        self.conn.finish_writing();
+    }
+
+    /// Sends the replies and publishes what the turn has gathered.
+    fn flush(&self, turn: &mut Turn) {
+        let env = &self.gateway.env;
+        if turn.count > 0 {
+            env.metrics.sent(u64::from(turn.count));
+            let replies = std::mem::take(&mut turn.replies).into();
+            self.conn
+                .send(&replies, std::mem::take(&mut turn.count), env.clock.tick());
+        }
+        if !turn.publish.is_empty() {
+            self.gateway.broker.publish(std::mem::take(&mut turn.publish));
+        }
+    }
+
+    fn serve_message(&mut self, message: Incoming<'_>, bytes: usize, turn: &mut Turn) -> Option<Step> {
+        if self.conn.closed().is_some() {
+            // after our close frame only the peer's matters (RFC 6455 §5.5.1)
+            if let Incoming::Close(close) = message {
+                self.conn.peer_closed(close.code);
+            }
+            return None;
+        }
+        match message {
+            Incoming::Text(text) => return self.serve_text(&text, bytes, turn),
+            Incoming::Binary(_) => {
+                self.flush(turn);
+                self.conn.close(CloseReason::Unsupported);
+            }
+            Incoming::Ping(payload) => {
+                if self.admit(bytes, turn) == Verdict::Admit {
+                    self.flush(turn);
+                    self.conn.send_control(&websocket::pong_frame(payload));
+                }
+            }
+            Incoming::Pong(payload) => {
+                let now = self.gateway.env.clock.now();
+                if let Some(latency) = pong_latency(payload, now) {
+                    self.gateway
+                        .env
+                        .metrics
+                        .heartbeat_latency
+                        .observe(latency.as_secs_f64() * 1_000.0);
+                }
+            }
+            Incoming::Close(close) => {
+                self.flush(turn);
+                self.conn.peer_closed(close.code);
+            }
+        }
+        None
+    }
+
+    fn admit(&mut self, bytes: usize, turn: &mut Turn) -> Verdict {
+        let gateway = &self.gateway;
+        let verdict = self
+            .limiter
+            .check(moment(&gateway.env.clock), bytes, &gateway.inbound_rates);
+        if verdict == Verdict::Close {
+            self.flush(turn);
+            self.conn.close(CloseReason::RateLimited);
+        }
+        verdict
+    }
+
+    fn serve_text(&mut self, text: &str, bytes: usize, turn: &mut Turn) -> Option<Step> {
+        let verdict = self.admit(bytes, turn);
+        if verdict == Verdict::Close {
+            return None;
+        }
+        let limits = &self.gateway.settings.limits;
+        let parsed = ClientMessage::parse(text, limits.room_name_bytes);
+        let kind = parsed.as_ref().map_or(MessageKind::Invalid, ClientMessage::kind);
+        self.gateway.env.metrics.received(kind, text.len());
+        self.conn.touch(self.gateway.env.clock.tick(), true);
+        match (parsed, verdict) {
+            (parsed, Verdict::TooManyMessages) => turn.error(ErrorCode::MessageRateExceeded, id_of(&parsed)),
+            (parsed, Verdict::TooManyBytes) => turn.error(ErrorCode::ByteRateExceeded, id_of(&parsed)),
+            (Ok(message), _) => return self.serve_parsed(message, turn),
+            (Err(Rejected { error, id }), _) => {
+                let (text, id) = (error.to_string(), id.map(RequestId::raw));
+                turn.reply(&ServerMessage::error_because(error.code(), &text, id));
+            }
+        }
+        None
+    }
+
+    fn serve_parsed(&mut self, message: ClientMessage<'_>, turn: &mut Turn) -> Option<Step> {
+        match message {
+            ClientMessage::Join { room, id } => return self.join(room, id, turn),
+            ClientMessage::Leave { room, .. } => {
+                self.flush(turn);
+                self.leave(&room);
+                turn.reply(&ServerMessage::Left { room: &room });
+            }
+            ClientMessage::RoomMessage {
+                room,
+                payload,
+                id,
+                msg_id: _,
+            } => match self.find(&room) {
+                Some(room) => {
+                    let event = Event::RoomMessage {
+                        user_id: Arc::clone(&self.conn.user),
+                        payload: payload.to_owned(),
+                        timestamp: Clock::unix_millis(),
+                        server_id: Arc::clone(&self.gateway.env.server_id),
+                    };
+                    self.publish(room.key().clone(), event, id, turn);
+                }
+                None => turn.error(ErrorCode::NotInRoom, id),
+            },
+            ClientMessage::DirectMessage {
+                target_user_id,
+                payload,
+                id,
+                msg_id: _,
+            } => {
+                let event = Event::DirectMessage {
+                    from_user_id: Arc::clone(&self.conn.user),
+                    payload: payload.to_owned(),
+                    timestamp: Clock::unix_millis(),
+                };
+                self.publish(StreamKey::User(target_user_id.into()), event, id, turn);
+            }
+            ClientMessage::Ping => turn.reply(&ServerMessage::Pong {}),
+        }
+        None
+    }
+
+    fn publish(&self, stream: StreamKey, event: Event, id: Option<RequestId<'_>>, turn: &mut Turn) {
+        let reply = answer(Arc::clone(&self.conn), id.map(|id| id.raw().to_owned()));
+        turn.publish.push(Publish {
+            stream,
+            event,
+            reply: Some(reply),
+        });
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<Room>> {
+        self.rooms
+            .iter()
+            .find(|room| room.name().is_some_and(|known| **known == *name))
+    }
+
+    fn join(&mut self, name: Cow<'_, str>, id: Option<RequestId<'_>>, turn: &mut Turn) -> Option<Step> {
+        let known = self.find(&name).is_some();
+        if !known
+            && !self
+                .gateway
+                .settings
+                .limits
+                .rooms_per_connection
+                .allows(self.rooms.len() + 1)
+        {
+            turn.error(ErrorCode::TooManyRooms, id);
+            return None;
+        }
+        self.flush(turn);
+        let gateway = &self.gateway;
+        match gateway
+            .rooms
+            .join(&self.conn, StreamKey::Room(name.into()), &gateway.broker)
+        {
+            JoinStep::Done(joined) => {
+                self.joined(joined, id.map(RequestId::raw));
+                None
+            }
+            JoinStep::Wait(done) => Some(Step::Join(Joining {
+                done,
+                id: id.map(|id| id.raw().to_owned()),
+            })),
+        }
+    }
+
+    /// A join has ended; the client was told by the room unless it failed.
+    pub(super) fn joined(&mut self, joined: Result<Arc<Room>, JoinError>, id: Option<&RawValue>) {
+        match joined {
+            Ok(room) => {
+                if !self.rooms.iter().any(|known| Arc::ptr_eq(known, &room)) {
+                    self.rooms.push(room);
+                }
+            }
+            Err(error) => {
+                let env = &self.gateway.env;
+                let code = match &error {
+                    JoinError::Broker(error) => code_of(error),
+                    // rooms are never full; personal streams are, but nobody asks to join them
+                    JoinError::Full => ErrorCode::Internal,
+                };
+                let frame = ServerMessage::error_because(code, &error.to_string(), id).to_frame();
+                env.metrics.sent(1);
+                self.conn.send(&frame, 1, env.clock.tick());
+            }
+        }
+    }
+
+    fn leave(&mut self, name: &str) {
+        let known = self
+            .rooms
+            .iter()
+            .position(|room| room.name().is_some_and(|known| **known == *name));
+        if let Some(index) = known {
+            let room = self.rooms.swap_remove(index);
+            self.gateway.rooms.leave(&self.conn, &room, &*self.gateway.broker);
+        }
+    }
+}
+
+fn id_of<'a>(parsed: &Result<ClientMessage<'a>, Rejected<'a>>) -> Option<RequestId<'a>> {
+    match parsed {
+        Ok(message) => match message {
+            ClientMessage::Join { id, .. }
+            | ClientMessage::Leave { id, .. }
+            | ClientMessage::RoomMessage { id, .. }
+            | ClientMessage::DirectMessage { id, .. } => *id,
+            ClientMessage::Ping => None,
+        },
+        Err(rejected) => rejected.id,
+    }
+}
+
+/// Tells the sender what became of its message: an `ack` if it gave an `id`, an `error` in any case.
+fn answer(conn: Arc<Conn>, id: Option<Box<RawValue>>) -> Reply {
+    Box::new(move |outcome| {
+        let frame = match (&outcome, &id) {
+            (Ok(_), None) => return,
+            (Ok(position), Some(id)) => ServerMessage::Ack {
+                id,
+                epoch: &position.epoch,
+                offset: position.offset,
+                duplicate: false,
+            }
+            .to_frame(),
+            (Err(error), id) => {
+                ServerMessage::error_because(code_of(error), &error.to_string(), id.as_deref()).to_frame()
+            }
+        };
+        conn.env.metrics.sent(1);
+        conn.send_soon(&frame, 1, conn.env.clock.tick());
+    })
+}
+
+const fn code_of(error: &BrokerError) -> ErrorCode {
+    match error {
+        BrokerError::Unavailable => ErrorCode::BrokerUnavailable,
+        BrokerError::Unconfirmed => ErrorCode::Unconfirmed,
+        BrokerError::Overloaded => ErrorCode::Overloaded,
+        BrokerError::Refused(_) => ErrorCode::BrokerRefused,
+    }
+}

@@ -1,0 +1,129 @@
+//! What waits for a connection that does not take more at the moment. Bounded by its owner, allocated when needed.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+/// Buffers of one vectored write.
+pub(super) const SLICES: usize = 64;
+
+/// Frames in order. The first may have been written in part.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    frames: VecDeque<Queued>,
+    bytes: usize,
+    messages: usize,
+    /// The first frame's beginning is on the wire.
+    split: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    bytes: Bytes,
+    messages: u32,
+}
+
+impl Outbox {
+    /// Appends frames that carry so many messages.
+    pub(super) fn push(&mut self, bytes: Bytes, messages: u32) {
+        self.bytes += bytes.len();
+        self.messages += messages as usize;
+        self.frames.push_back(Queued { bytes, messages });
+    }
+
+    /// Puts the rest of frames whose beginning was written in front of everything.
+    pub(super) fn push_rest(&mut self, rest: Bytes, messages: u32) {
+        self.push(rest, messages);
+        self.split = true;
+    }
+
+    /// Bytes and messages that wait.
+    pub(super) const fn size(&self) -> (usize, usize) {
+        (self.bytes, self.messages)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The first buffers, for one vectored write.
+    pub(super) fn slices<'a>(&'a self, into: &mut [IoSlice<'a>; SLICES]) -> usize {
+        let mut count = 0;
+        for (slot, queued) in into.iter_mut().zip(&self.frames) {
+            *slot = IoSlice::new(&queued.bytes);
+            count += 1;
+        }
+        count
+    }
+
+    /// So many bytes were written.
+    pub(super) fn advance(&mut self, mut written: usize) {
+        self.bytes -= written.min(self.bytes);
+        while let Some(first) = self.frames.front_mut() {
+            if written < first.bytes.len() {
+                first.bytes.advance(written);
+                self.split |= written > 0;
+                return;
+            }
+            written -= first.bytes.len();
+            self.messages -= first.messages as usize;
+            self.frames.pop_front();
+            self.split = false;
+        }
+    }
+
+    /// Drops everything that no byte of was written; frames must not end in the middle.
+    pub(super) fn drop_unbegun(&mut self) {
+        let keep = usize::from(self.split);
+        self.frames.truncate(keep);
+        self.bytes = self.frames.iter().map(|queued| queued.bytes.len()).sum();
+        self.messages = self.frames.iter().map(|queued| queued.messages as usize).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_follow_what_is_pushed_written_and_dropped() {
+        let mut outbox = Outbox::default();
+        outbox.push(Bytes::from_static(b"abcdef"), 2);
+        outbox.push(Bytes::from_static(b"ghi"), 1);
+        assert_eq!(outbox.size(), (9, 3));
+        outbox.advance(4);
+        assert_eq!(
+            outbox.size(),
+            (5, 3),
+            "messages leave with the last byte of their buffer"
+        );
+        outbox.push(Bytes::from_static(b"jkl"), 1);
+        outbox.drop_unbegun();
+        assert_eq!(outbox.size(), (2, 2), "what was begun is finished");
+        outbox.advance(2);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.size(), (0, 0));
+    }
+
+    #[test]
+    fn a_vectored_write_takes_buffers_in_order_and_at_most_its_slices() {
+        let mut outbox = Outbox::default();
+        for byte in 0..100_u8 {
+            outbox.push(Bytes::from(vec![byte]), 1);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = outbox.slices(&mut slices);
+        assert_eq!(count, SLICES);
+        assert!(
+            slices
+                .iter()
+                .enumerate()
+                .all(|(index, slice)| slice[0] == index as u8)
+        );
+        outbox.advance(SLICES);
+        assert_eq!(outbox.size(), (36, 36));
+        outbox.drop_unbegun();
+        assert!(outbox.is_empty(), "a whole buffer is not begun");
+    }
+}

@@ -1,0 +1,221 @@
+//! Everything that happens to a connection by the passing of time, for all of them in one task: pings, missing pongs,
+//! closes that are not answered, tokens that expire. So no connection has a timer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::conn::{Conn, Env};
+use super::registry::Connections;
+use crate::clock::Tick;
+use crate::protocol::CloseReason;
+use crate::websocket;
+
+/// Time between pings.
+pub const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the peer has to send anything after a ping.
+pub const PONG_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection without a message for so long is idle.
+pub const IDLE_AFTER: Duration = Duration::from_mins(1);
+
+/// What time has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Ping,
+    Close(CloseReason),
+    Cut,
+}
+
+/// The times of one connection.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    closing: bool,
+    close_deadline: Tick,
+    expires: Tick,
+    last_inbound: Tick,
+    ping_due: Tick,
+    ping_sent: Option<Tick>,
+}
+
+impl Times {
+    fn due(self, now: Tick) -> Due {
+        if self.closing {
+            return if now >= self.close_deadline {
+                Due::Cut
+            } else {
+                Due::Nothing
+            };
+        }
+        if now >= self.expires {
+            return Due::Close(CloseReason::TokenExpired);
+        }
+        let unanswered = self.ping_sent.filter(|sent| self.last_inbound < *sent);
+        if unanswered.is_some_and(|sent| now.since(sent) >= PONG_TIMEOUT) {
+            return Due::Close(CloseReason::NoPong);
+        }
+        if now >= self.ping_due {
+            Due::Ping
+        } else {
+            Due::Nothing
+        }
+    }
+}
+
+impl Conn {
+    fn times(&self) -> Times {
+        let sent = self.ping_sent.load(Relaxed);
+        Times {
+            closing: self.closed().is_some(),
+            close_deadline: Tick::from_bits(self.close_deadline.load(Relaxed)),
+            expires: self.expires,
+            last_inbound: Tick::from_bits(self.last_inbound.load(Relaxed)),
+            ping_due: Tick::from_bits(self.ping_due.load(Relaxed)),
+            ping_sent: (sent != 0).then(|| Tick::from_bits(sent)),
+        }
+    }
+
+    fn ping(self: &Arc<Self>, now: Duration) {
+        let tick = Tick::from_duration(now);
+        self.ping_sent.store(tick.to_bits().max(1), Relaxed);
+        self.ping_due.store(tick.after(PING_INTERVAL).to_bits(), Relaxed);
+        self.send_control(&websocket::ping_frame(&ping_payload(now)));
+    }
+}
+
+/// When the ping was sent, in microseconds of the gateway's clock: its answer needs no table.
+fn ping_payload(now: Duration) -> [u8; 8] {
+    (now.as_micros() as u64).to_be_bytes()
+}
+
+/// From the ping to now; `None` when it is not an answer to a ping of ours.
+pub(super) fn pong_latency(payload: &[u8], now: Duration) -> Option<Duration> {
+    let sent = Duration::from_micros(u64::from_be_bytes(payload.try_into().ok()?));
+    now.checked_sub(sent).filter(|latency| *latency <= PING_INTERVAL)
+}
+
+/// What the last sweep counted.
+#[derive(Debug, Default)]
+pub struct Census {
+    idle: AtomicU64,
+}
+
+impl Census {
+    /// Connections without a message for [`IDLE_AFTER`].
+    pub fn idle(&self) -> u64 {
+        self.idle.load(Relaxed)
+    }
+}
+
+/// Sweeps until dropped.
+pub async fn sweep_forever(connections: &Connections, env: &Env, census: &Census) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        sweep(connections, env, census);
+        env.metrics.active.set(connections.len() as i64);
+    }
+}
+
+fn sweep(connections: &Connections, env: &Env, census: &Census) {
+    let now = env.clock.now();
+    let tick = Tick::from_duration(now);
+    let (mut idle, mut queued) = (0, 0);
+    let mut due = Vec::new();
+    connections.for_each(|_, conn| {
+        idle += u64::from(tick.since(conn.last_message()) >= IDLE_AFTER);
+        queued += conn.queued().0 as i64;
+        match conn.times().due(tick) {
+            Due::Nothing => {}
+            action => due.push((Arc::clone(conn), action)),
+        }
+    });
+    census.idle.store(idle, Relaxed);
+    env.metrics.send_queue_bytes.set(queued);
+    for (conn, action) in due {
+        match action {
+            Due::Nothing => {}
+            Due::Ping => conn.ping(now),
+            Due::Close(reason) => drop(conn.close(reason)),
+            Due::Cut => conn.cut(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Times = Times {
+        closing: false,
+        close_deadline: Tick::NEVER,
+        expires: Tick::NEVER,
+        last_inbound: Tick::from_bits(0),
+        ping_due: Tick::from_bits(100),
+        ping_sent: None,
+    };
+
+    fn at(seconds: u64) -> Tick {
+        Tick::from_duration(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_silent_peer_is_pinged_and_closed_within_forty_seconds_of_its_last_frame() {
+        assert_eq!(START.due(at(9)), Due::Nothing);
+        assert_eq!(START.due(at(10)), Due::Ping);
+        let pinged = Times {
+            ping_sent: Some(at(10)),
+            ping_due: at(40),
+            ..START
+        };
+        assert_eq!(pinged.due(at(19)), Due::Nothing);
+        assert_eq!(pinged.due(at(20)), Due::Close(CloseReason::NoPong));
+        let answered = Times {
+            last_inbound: at(11),
+            ..pinged
+        };
+        assert_eq!(answered.due(at(20)), Due::Nothing);
+        assert_eq!(answered.due(at(40)), Due::Ping);
+    }
+
+    #[test]
+    fn a_frame_in_the_same_tick_as_the_ping_counts_as_its_answer() {
+        let pinged = Times {
+            ping_sent: Some(at(10)),
+            ping_due: at(40),
+            last_inbound: at(10),
+            ..START
+        };
+        assert_eq!(pinged.due(at(20)), Due::Nothing);
+    }
+
+    #[test]
+    fn an_expired_token_closes_and_an_unanswered_close_is_cut() {
+        let expired = Times {
+            expires: at(5),
+            ..START
+        };
+        assert_eq!(expired.due(at(5)), Due::Close(CloseReason::TokenExpired));
+        let closing = Times {
+            closing: true,
+            close_deadline: at(10),
+            ..expired
+        };
+        assert_eq!(closing.due(at(9)), Due::Nothing);
+        assert_eq!(closing.due(at(10)), Due::Cut);
+    }
+
+    #[test]
+    fn a_pong_tells_its_latency_and_anything_else_tells_nothing() {
+        let sent = Duration::from_secs(100);
+        let payload = ping_payload(sent);
+        let millis = Duration::from_millis(20);
+        assert_eq!(pong_latency(&payload, sent + millis), Some(millis));
+        assert_eq!(pong_latency(&payload, Duration::from_secs(99)), None);
+        assert_eq!(pong_latency(b"", sent), None);
+        assert_eq!(pong_latency(&[0xFF; 8], sent), None);
+    }
+}

@@ -52,7 +52,9 @@ impl Release {
             "--namespace",
             &self.namespace,
         ];
-        args.extend(["--create-namespace", "--wait", "--timeout", "120s"]);
+        // the CustomResourceDefinition outlives every release: the next one takes it over
+        args.extend(["--create-namespace", "--take-ownership", "--force-conflicts"]);
+        args.extend(["--wait", "--timeout", "120s"]);
         let values: Vec<_> = values
             .iter()
             .map(|(key, value)| format!("{key}={value}"))

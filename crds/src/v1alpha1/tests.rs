@@ -86,3 +86,53 @@ fn the_committed_definition_is_the_generated_one_and_small() {
     assert!(generated.len() <= 100 * 1024, "{} bytes", generated.len());
     assert!(!generated.contains("format: uint"));
 }
+
+/// Name and text of each specification in a folder of the tables that the API server is tested with too.
+fn table(folder: &str) -> Vec<(String, String)> {
+    let path = format!("{}/../tests/specs/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let read =
+        |path: &std::path::PathBuf| (path.display().to_string(), std::fs::read_to_string(path).unwrap());
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn every_valid_specification_of_the_table_passes_the_rules() {
+    let valid = table("valid");
+    assert!(valid.len() >= 30, "{}", valid.len());
+    for (name, text) in valid {
+        let cluster: WebSocketCluster =
+            serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        cluster
+            .validate_cel()
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn every_rule_of_the_table_refuses_with_a_message_that_says_what_to_write() {
+    let invalid = table("invalid");
+    assert!(invalid.len() >= 30, "{}", invalid.len());
+    for (name, text) in invalid {
+        let header = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_else(|| panic!("{name} has no line {key}"))
+                .trim()
+                .to_owned()
+        };
+        let (expected, by) = (header("# expect:"), header("# by:"));
+        assert!(
+            ["rule", "schema", "strict"].contains(&by.as_str()),
+            "{name}: {by}"
+        );
+        if by == "rule" {
+            let cluster: WebSocketCluster = serde_yaml_ng::from_str(&text).unwrap();
+            let error = cluster.validate_cel().expect_err(&name).to_string();
+            assert!(error.contains(&expected), "{name}: {error}");
+        }
+    }
+}

@@ -144,7 +144,7 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
         .count(|member| member.is_good() && is_recipient(member))
         > 0;
     if !has_successor && pass.surge() > 0 && pass.size.desired > 0 {
-        return;
+        return cordon_surplus(pass, &victims, draft);
     }
     let next = concurrency(pass)
         .saturating_sub(pass.fleet.count(|member| member.state == State::Draining))
@@ -164,6 +164,26 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
         partial(pass, &victims, next, draft)
     };
     for member in victims.into_iter().take(count) {
+        cordon(
+            pass,
+            member,
+            member.must_go.unwrap_or(DrainReason::Rollout),
+            draft,
+        );
+    }
+}
+
+/// Without a successor only those go that nobody misses: what is more than wanted in any revision, and what is broken.
+/// They would otherwise take the room that the first new pod needs.
+fn cordon_surplus(pass: &Pass<'_>, victims: &[&Member<'_>], draft: &mut Draft) {
+    let is_broken = |member: &&&Member<'_>| member.pod.ready_since.is_none();
+    let going = pass
+        .fleet
+        .count(|member| member.state == State::Cordoned && member.available);
+    let surplus = spare(pass, DrainReason::ScaleIn).saturating_sub(going) as usize;
+    let broken = victims.iter().filter(is_broken);
+    let surplus = victims.iter().filter(|member| member.available).take(surplus);
+    for member in broken.chain(surplus) {
         cordon(
             pass,
             member,

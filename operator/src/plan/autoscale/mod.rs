@@ -65,14 +65,14 @@ pub(crate) fn decide(
 
     let mut memory = remembered.clone();
     let complete = load.is_complete();
+    let window = spec.scale_down.stabilization_seconds;
     // While numbers are missing, or before there is a history, what is in force counts as wanted: else the time
     // without numbers would count as time in which less was enough.
-    let credible = if complete && !memory.wanted.is_empty() {
+    let credible = if complete && (window == 0 || !memory.wanted.is_empty()) {
         wanted.min(bounded)
     } else {
         bounded
     };
-    let window = spec.scale_down.stabilization_seconds;
     let wake_at = memory.record(window, credible, now);
     let window_maximum = memory.window_maximum(window, credible, now);
 

@@ -1,0 +1,265 @@
+//! New revisions: good, bad, reverted, overtaken.
+
+use serde_json::json;
+
+use super::world::World;
+
+fn all_on(image: &'static str) -> impl Fn(&World) -> bool {
+    move |world| world.is_complete() && world.images().into_iter().eq([image])
+}
+
+#[test]
+fn a_rollout_moves_each_client_once_within_the_budget_and_cuts_none() {
+    let mut world = World::settled(&json!({"replicas": 4}), 2000);
+    world.roll_to("good:2");
+    world.run(1);
+    let seconds = world.run_until(600, all_on("good:2"));
+    assert_eq!(world.sockets() + world.homeless, 2000);
+    assert!(
+        world.deleted.iter().all(|(_, sockets)| *sockets == 0),
+        "{:?}",
+        world.deleted
+    );
+    assert!(world.forced <= 2400, "{} closes for 2000 clients", world.forced);
+    assert!(world.busiest <= 21, "{} closes in a second at 1 %", world.busiest);
+    assert!(seconds < 200, "{seconds} s");
+    assert_eq!(
+        (world.told("RolloutStarted"), world.told("RolloutCompleted")),
+        (1, 1)
+    );
+    assert_eq!(
+        world
+            .cluster
+            .status
+            .as_ref()
+            .unwrap()
+            .rollout
+            .as_ref()
+            .unwrap()
+            .waiting_for,
+        None
+    );
+}
+
+#[test]
+fn a_crowded_fleet_is_rolled_without_planning_beyond_its_ceiling() {
+    let mut world = World::settled(&json!({"replicas": 4, "rollout": {"maxSurge": 2}}), 3400);
+    world.roll_to("good:2");
+    world.run(1);
+    world.run_until(1200, all_on("good:2"));
+    assert_eq!(world.sockets() + world.homeless, 3400);
+}
+
+#[test]
+fn a_fleet_that_is_too_full_says_that_a_drain_waits_for_room() {
+    let mut world = World::settled(&json!({"replicas": 2, "rollout": {"maxSurge": 1}}), 2000);
+    world.set_sockets(&[1000, 1000]);
+    world.edit(|spec| spec.replicas = 1);
+    world.run(60);
+    let (status, _, message) = world.condition("HeadroomSufficient");
+    assert_eq!(status, "False", "{message}");
+    assert_eq!((world.forced, world.pods.len()), (0, 2));
+    assert_eq!(world.told("HeadroomInsufficient"), 1);
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_reported_and_no_old_pod_is_touched() {
+    let mut world = World::settled(&json!({"replicas": 4}), 2000);
+    world.roll_to("bad:2");
+    world.run(120);
+    let (status, reason, message) = world.condition("Progressing");
+    assert_eq!(
+        (status.as_str(), reason.as_str()),
+        ("False", "ProgressDeadlineExceeded")
+    );
+    assert!(message.contains("ImagePullBackOff"), "{message}");
+    assert_eq!(world.forced, 0);
+    assert_eq!(
+        world
+            .pods
+            .iter()
+            .filter(|pod| pod.view.accepting && pod.sockets > 0)
+            .count(),
+        4
+    );
+    let writes = world.writes;
+    world.run(300);
+    assert_eq!(world.writes, writes, "it waits without trying again and again");
+    world.roll_to("good:1");
+    world.run(10);
+    assert!(world.is_complete());
+    assert_eq!((world.forced, world.pods.len()), (0, 4));
+}
+
+#[test]
+fn a_template_that_the_api_server_refuses_is_reported_and_tried_again_later() {
+    let mut world = World::settled(&json!({"replicas": 2}), 100);
+    world.edit(|spec| {
+        spec.template
+            .metadata
+            .insert("annotations".to_owned(), json!({"refuse": "yes"}));
+    });
+    world.run(30);
+    let (status, reason, message) = world.condition("TemplateValid");
+    assert_eq!(
+        (status.as_str(), reason.as_str(), message.as_str()),
+        ("False", "TemplateRejected", "admission refuses")
+    );
+    assert_eq!(
+        (world.pods.len(), world.forced, world.told("TemplateRejected")),
+        (2, 0, 1)
+    );
+    let tried = world.observed.dry_run.as_ref().unwrap().at;
+    world.run(60);
+    assert!(world.observed.dry_run.as_ref().unwrap().at > tried);
+}
+
+#[test]
+fn an_overlay_with_a_misspelt_field_is_refused_by_name() {
+    let mut world = World::settled(&json!({"replicas": 2}), 100);
+    world.edit(|spec| {
+        spec.template.spec.insert(
+            "containers".to_owned(),
+            json!([{"name": "gateway", "resorces": {}}]),
+        );
+    });
+    world.run(10);
+    let (status, _, message) = world.condition("TemplateValid");
+    assert_eq!(status, "False");
+    assert!(
+        message.contains("spec.template.spec.containers[0].resorces"),
+        "{message}"
+    );
+    assert_eq!(world.pods.len(), 2);
+}
+
+#[test]
+fn a_template_that_is_reverted_takes_the_old_pods_back() {
+    let mut world = World::settled(&json!({"replicas": 4}), 2000);
+    let before: Vec<_> = world.pods.iter().map(|pod| pod.view.uid.clone()).collect();
+    world.roll_to("good:2");
+    world.run(12);
+    let forced = world.forced;
+    assert!(world.images().len() == 2);
+    world.roll_to("good:1");
+    world.run(1);
+    world.run_until(300, all_on("good:1"));
+    let after: Vec<_> = world.pods.iter().map(|pod| pod.view.uid.clone()).collect();
+    assert!(
+        after.iter().filter(|uid| before.contains(uid)).count() >= 3,
+        "{before:?} {after:?}"
+    );
+    assert!(
+        world.forced <= forced + 600,
+        "only what the short-lived revision holds is moved"
+    );
+    let numbers: Vec<_> = world
+        .observed
+        .revisions
+        .iter()
+        .map(|it| (it.data.image.as_str(), it.number))
+        .collect();
+    assert_eq!(numbers, [("good:1", 3), ("good:2", 2)]);
+}
+
+#[test]
+fn a_newer_template_in_the_middle_of_a_rollout_wins() {
+    let mut world = World::settled(&json!({"replicas": 4}), 2000);
+    world.roll_to("good:2");
+    world.run(40);
+    assert!(world.images().contains("good:2") && world.images().contains("good:1"));
+    world.roll_to("good:3");
+    world.run(1);
+    world.run_until(900, all_on("good:3"));
+    assert_eq!(world.sockets() + world.homeless, 2000);
+    assert!(world.deleted.iter().all(|(_, sockets)| *sockets == 0));
+}
+
+#[test]
+fn the_size_can_change_in_the_middle_of_a_rollout() {
+    for replicas in [2, 7] {
+        let mut world = World::settled(&json!({"replicas": 4}), 800);
+        world.roll_to("good:2");
+        world.run(15);
+        world.edit(|spec| spec.replicas = replicas);
+        world.run(1);
+        world.run_until(900, |world| {
+            all_on("good:2")(world) && world.pods.len() == replicas as usize
+        });
+    }
+}
+
+#[test]
+fn without_surge_one_pod_at_a_time_makes_room() {
+    let rollout = json!({"maxSurge": 0, "maxUnavailable": 1});
+    let mut world = World::settled(&json!({"replicas": 3, "rollout": rollout}), 600);
+    world.roll_to("good:2");
+    world.run(1);
+    world.run_until(600, all_on("good:2"));
+    assert!(world.deleted.iter().all(|(_, sockets)| *sockets == 0));
+}
+
+#[test]
+fn a_single_gateway_with_the_memory_broker_is_replaced_by_a_new_one() {
+    let broker = json!({"memory": {}, "redis": null});
+    let mut world = World::settled(&json!({"replicas": 1, "broker": broker}), 100);
+    world.roll_to("good:2");
+    world.run(1);
+    world.run_until(120, all_on("good:2"));
+    assert_eq!(world.sockets(), 100);
+    assert!(world.deleted.iter().all(|(_, sockets)| *sockets == 0));
+}
+
+#[test]
+fn when_the_new_pods_fail_after_the_flip_the_old_ones_accept_again() {
+    let mut world = World::settled(&json!({"replicas": 4, "drain": {"settleSeconds": 60}}), 2000);
+    world.roll_to("good:2");
+    world.run(1);
+    world.run_until(60, |world| {
+        world.pods.iter().filter(|pod| !pod.view.accepting).count() == 4
+    });
+    let new = world.pods.len() - 1;
+    world.pods[new].view.finished = true;
+    world.pods[new].view.ready_since = None;
+    world.start_seconds = 1000;
+    world.run(2);
+    assert_eq!(
+        world
+            .pods
+            .iter()
+            .filter(|pod| pod.view.accepting && pod.view.ready_since.is_some())
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn a_new_leader_goes_on_within_the_budget_and_soon() {
+    let mut world = World::settled(&json!({"replicas": 4}), 2000);
+    world.roll_to("good:2");
+    world.run(1);
+    world.run_until(100, |world| world.forced > 50);
+    world.change_leader();
+    let forced = world.forced;
+    world.run(20);
+    assert!(world.forced > forced, "goes on within 20 s");
+    world.run_until(600, all_on("good:2"));
+    assert!(world.forced <= 2400);
+}
+
+#[test]
+fn old_revisions_are_kept_up_to_the_limit() {
+    let mut world = World::settled(&json!({"replicas": 1, "rollout": {"revisionHistoryLimit": 2}}), 0);
+    for image in ["good:2", "good:3", "good:4", "good:5", "good:6"] {
+        world.roll_to(image);
+        world.run(1);
+        world.run_until(120, |world| world.is_complete() && world.pods.len() == 1);
+    }
+    let images: Vec<_> = world
+        .observed
+        .revisions
+        .iter()
+        .map(|it| it.data.image.as_str())
+        .collect();
+    assert_eq!(images, ["good:4", "good:5", "good:6"]);
+}

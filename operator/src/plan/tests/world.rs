@@ -1,0 +1,589 @@
+//! A model of a cluster in virtual time: kubelets that start pods, gateways that close at the granted rate, clients that
+//! come back. The planner runs against it once a second, to a fixed point; each action is checked as it is carried out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayPhase, GatewayState};
+use wsfleet_crds::labels::{self, DrainReason, PodPhase};
+use wsfleet_crds::v1alpha1::{WebSocketCluster, WebSocketClusterSpec};
+
+use crate::observe::model::{
+    DrainMarkers, DryRun, Lease, MissingReference, NodeView, Observed, OwnedKind, PodView, RevisionView,
+};
+use crate::plan::time::after;
+use crate::plan::{Action, Defaults, EventDraft, budget, plan};
+
+/// A pod and the gateway in it.
+#[derive(Clone, Debug)]
+pub(super) struct SimPod {
+    pub(super) view: PodView,
+    pub(super) sockets: u64,
+    image: String,
+    gateway: GatewayPhase,
+    drain_id: Option<String>,
+    epoch: u64,
+    lease: Option<Lease>,
+    credit: u64,
+}
+
+/// The cluster.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) cluster: WebSocketCluster,
+    pub(super) pods: Vec<SimPod>,
+    pub(super) observed: Observed,
+    pub(super) now: Timestamp,
+    /// Seconds until a pod with a good image is Ready.
+    pub(super) start_seconds: u32,
+    /// Clients that look for a gateway.
+    pub(super) homeless: u64,
+    /// Sockets closed by drains.
+    pub(super) forced: u64,
+    /// Most sockets closed in a second.
+    pub(super) busiest: u64,
+    /// Whether gateways and metrics answer.
+    pub(super) answers: bool,
+    pub(super) events: Vec<EventDraft>,
+    pub(super) deleted: Vec<(String, u64)>,
+    pub(super) writes: u64,
+    nodes: BTreeMap<String, NodeView>,
+    serial: u64,
+    /// Clients in each of the last seconds, as long as a lease lasts.
+    recent: VecDeque<u64>,
+}
+
+pub(super) fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+impl World {
+    /// A fleet with `spec` laid over a specification whose waits are short.
+    pub(super) fn new(spec: &Value) -> Self {
+        let mut base = json!({
+            "broker": {"redis": {"url": "redis://redis:6379"}},
+            "auth": {"anonymous": {}},
+            "gateway": {"image": "good:1", "capacity": {"maxConnections": 1000}},
+            "rollout": {"minReadySeconds": 1, "progressDeadlineSeconds": 60},
+            "drain": {"settleSeconds": 2, "passiveSeconds": {"scaleDown": 5}},
+        });
+        crate::plan::resources::overlay::merge(base.as_object_mut().unwrap(), spec.as_object().unwrap());
+        let spec: WebSocketClusterSpec = serde_json::from_value(base).unwrap();
+        let mut cluster = WebSocketCluster::new("chat", spec);
+        cluster.metadata.namespace = Some("default".to_owned());
+        cluster.metadata.uid = Some("cluster-uid".to_owned());
+        cluster.metadata.generation = Some(1);
+        cluster.validate_cel().unwrap();
+        let observed = Observed {
+            epoch: 1,
+            leader_since: start(),
+            ..Observed::default()
+        };
+        let node = |name: &str| NodeView {
+            name: name.to_owned(),
+            not_ready_since: None,
+            draining: false,
+        };
+        Self {
+            cluster,
+            pods: Vec::new(),
+            observed,
+            now: start(),
+            start_seconds: 3,
+            homeless: 0,
+            forced: 0,
+            busiest: 0,
+            answers: true,
+            events: Vec::new(),
+            deleted: Vec::new(),
+            writes: 0,
+            nodes: ["a", "b", "c"].map(|name| (name.to_owned(), node(name))).into(),
+            serial: 0,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// A converged fleet with `sockets` on it.
+    pub(super) fn settled(spec: &Value, sockets: u64) -> Self {
+        let mut world = Self::new(spec);
+        world.run(20);
+        world.homeless = sockets;
+        world.run(10);
+        assert!(world.is_complete(), "{:?}", world.cluster.status);
+        assert_eq!(world.sockets(), sockets);
+        world.events.clear();
+        world
+    }
+
+    /// Changes the specification.
+    pub(super) fn edit(&mut self, change: impl FnOnce(&mut WebSocketClusterSpec)) {
+        change(&mut self.cluster.spec);
+        *self.cluster.metadata.generation.as_mut().unwrap() += 1;
+    }
+
+    pub(super) fn roll_to(&mut self, image: &str) {
+        let image = image.to_owned();
+        self.edit(|spec| spec.gateway.image = Some(image));
+    }
+
+    pub(super) fn node(&mut self, name: &str) -> &mut NodeView {
+        self.nodes.get_mut(name).unwrap()
+    }
+
+    pub(super) fn sockets(&self) -> u64 {
+        self.pods.iter().map(|pod| pod.sockets).sum()
+    }
+
+    pub(super) fn condition(&self, kind: &str) -> (String, String, String) {
+        let status = self.cluster.status.as_ref().unwrap();
+        let found = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind)
+            .unwrap();
+        (found.status.clone(), found.reason.clone(), found.message.clone())
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.cluster.status.is_some() && self.condition("Ready").0 == "True"
+    }
+
+    pub(super) fn told(&self, reason: &str) -> usize {
+        self.events.iter().filter(|event| event.reason == reason).count()
+    }
+
+    /// Lets `seconds` pass.
+    pub(super) fn run(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.now = after(self.now, 1);
+            self.live();
+            self.observe();
+            self.settle();
+        }
+    }
+
+    /// Runs until `done`, `limit` seconds at most; returns how many it took.
+    pub(super) fn run_until(&mut self, limit: u32, done: impl Fn(&Self) -> bool) -> u32 {
+        for second in 0..limit {
+            if done(self) {
+                return second;
+            }
+            self.run(1);
+        }
+        panic!("not within {limit} s: {:#?}", self.cluster.status);
+    }
+
+    /// Plans and applies until nothing is left to do at this instant.
+    fn settle(&mut self) {
+        for round in 0..12 {
+            let defaults = Defaults {
+                gateway_image: "good:default".to_owned(),
+            };
+            let made = plan(&self.cluster, &self.observed, &defaults, self.now);
+            self.cluster.status = Some(made.status);
+            self.events.extend(made.events);
+            let unheard = |action: &Action| !self.answers && matches!(action, Action::Drain { .. });
+            if made.actions.iter().all(unheard) {
+                return;
+            }
+            assert!(round < 11, "does not come to rest: {:#?}", made.actions);
+            for action in made.actions {
+                self.apply(action);
+            }
+            self.observe();
+        }
+    }
+
+    /// Kubelets, gateways and clients for one second.
+    fn live(&mut self) {
+        let now = self.now;
+        let mut closed = 0;
+        for pod in &mut self.pods {
+            let node = pod.view.node.as_ref().map(|node| self.nodes[&node.name].clone());
+            pod.view.node = node;
+            let dead = pod.view.finished;
+            if !dead && pod.image.starts_with("good") {
+                if pod.view.ready_since.is_none() && after(pod.view.created_at, self.start_seconds) <= now {
+                    pod.view.ready_since = Some(now);
+                    pod.view.ip = Some("10.0.0.1".to_owned());
+                }
+            } else if !dead {
+                pod.view.waiting = Some("ImagePullBackOff: cannot pull".to_owned());
+            }
+            let rate = match (pod.view.deleting_since, pod.lease) {
+                (Some(_), _) => u64::MAX / 2,
+                (None, Some(lease)) if lease.until > now && pod.gateway == GatewayPhase::Draining => {
+                    lease.rate_millis
+                }
+                _ => 0,
+            };
+            if pod.view.deleting_since.is_some() {
+                closed += pod.sockets;
+                pod.sockets = 0;
+            } else {
+                pod.credit = (pod.credit + rate).min(rate.max(1000));
+                let some = (pod.credit / 1000).min(pod.sockets);
+                pod.credit -= some * 1000;
+                pod.sockets -= some;
+                closed += some;
+                self.forced += some;
+                self.busiest = self.busiest.max(some);
+            }
+        }
+        self.pods.retain(|pod| pod.view.deleting_since.is_none());
+        self.homeless += closed;
+        self.place();
+        self.check_rates();
+    }
+
+    /// Homeless clients find a gateway.
+    fn place(&mut self) {
+        let mut open: Vec<_> = self
+            .pods
+            .iter_mut()
+            .filter(|pod| {
+                pod.view.accepting && pod.view.ready_since.is_some() && pod.gateway == GatewayPhase::Serving
+            })
+            .collect();
+        let mut left = self.homeless;
+        while left > 0 && !open.is_empty() {
+            let share = (left / open.len() as u64).max(1);
+            for pod in &mut open {
+                let some = share.min(left);
+                pod.sockets += some;
+                left -= some;
+            }
+        }
+        self.homeless = left;
+    }
+
+    /// What no faults of ours may break: the leases in force stay within the budget of the fleet at the time when they
+    /// were granted.
+    fn check_rates(&mut self) {
+        self.recent.push_back(self.sockets() + self.homeless);
+        if self.recent.len() > 32 {
+            self.recent.pop_front();
+        }
+        let drain = &self.cluster.spec.drain;
+        let fleet = self.recent.iter().copied().max().unwrap_or(0);
+        let allowed = (fleet * u64::from(drain.max_disconnect_permille))
+            .max(u64::from(drain.min_disconnects_per_second) * 1000)
+            .max(1);
+        let granted: u64 = self
+            .pods
+            .iter()
+            .filter(|pod| pod.gateway == GatewayPhase::Draining)
+            .filter_map(|pod| pod.lease.filter(|lease| lease.until > self.now))
+            .map(|lease| lease.rate_millis)
+            .sum();
+        assert!(
+            granted <= allowed + self.pods.len() as u64,
+            "granted {granted} of {allowed} millis"
+        );
+    }
+
+    /// Refreshes what the planner sees.
+    fn observe(&mut self) {
+        let now = self.now;
+        for pod in &mut self.pods {
+            if pod.view.ready_since.is_none() {
+                continue;
+            }
+            if self.answers {
+                pod.view.unreachable_since = None;
+                pod.view.gateway = Some((now, state_of(pod)));
+                self.observed
+                    .metrics
+                    .connections
+                    .insert(pod.view.name.clone(), (now, pod.sockets));
+            } else {
+                pod.view.unreachable_since.get_or_insert(now);
+            }
+        }
+        self.observed.pods = self.pods.iter().map(|pod| pod.view.clone()).collect();
+        self.observed.leases.retain(|_, lease| lease.until > now);
+    }
+
+    fn apply(&mut self, action: Action) {
+        let is_call = matches!(action, Action::Drain { .. } | Action::DryRunPod { .. });
+        self.writes += u64::from(!is_call);
+        match action {
+            Action::ApplyService(object) => self.own(OwnedKind::Service, &object.metadata),
+            Action::ApplyBudget(object) => self.own(OwnedKind::PodDisruptionBudget, &object.metadata),
+            Action::CreateAdminToken(_) => self.observed.admin_token = true,
+            Action::CreateRevision(object) => {
+                self.observed
+                    .revisions
+                    .push(RevisionView::try_from(&*object).unwrap());
+            }
+            Action::RenumberRevision { name, number } => {
+                self.observed
+                    .revisions
+                    .iter_mut()
+                    .find(|it| it.name == name)
+                    .unwrap()
+                    .number = number;
+            }
+            Action::DeleteRevision { name } => self.observed.revisions.retain(|it| it.name != name),
+            Action::DryRunPod { hash, pod } => {
+                let refused = pod
+                    .metadata
+                    .annotations
+                    .unwrap_or_default()
+                    .contains_key("refuse");
+                let verdict = if refused {
+                    Err("admission refuses".to_owned())
+                } else {
+                    Ok(())
+                };
+                self.observed.dry_run = Some(DryRun {
+                    hash,
+                    at: self.now,
+                    verdict,
+                });
+            }
+            Action::CreatePod(pod) => self.create(&pod),
+            Action::MarkPod {
+                name,
+                uid,
+                labels,
+                annotations,
+            } => self.mark(&name, &uid, &labels, &annotations),
+            Action::Drain { name, request, .. } => self.call(&name, &request),
+            Action::DeletePod {
+                name,
+                uid,
+                connections,
+                ..
+            } => self.delete(&name, &uid, connections),
+            Action::RecordRecommendations(text) => {
+                let annotations = self.cluster.metadata.annotations.get_or_insert_default();
+                annotations.insert(labels::RECOMMENDATIONS.to_owned(), text);
+            }
+        }
+    }
+
+    fn own(&mut self, kind: OwnedKind, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
+        let hash = meta.annotations.as_ref().unwrap()[labels::APPLIED_HASH].clone();
+        self.observed
+            .owned
+            .insert((kind, meta.name.clone().unwrap()), hash);
+    }
+
+    fn create(&mut self, pod: &Pod) {
+        let name = pod.metadata.name.clone().unwrap();
+        if self.pods.iter().any(|other| other.view.name == name) {
+            return; // 409
+        }
+        let spec = &self.cluster.spec;
+        let desired = self.cluster.status.as_ref().unwrap().desired_replicas;
+        let counted = self.pods.iter().filter(|pod| {
+            let view = &pod.view;
+            let shrinking = view
+                .drain
+                .as_ref()
+                .is_some_and(|drain| drain.reason == DrainReason::ScaleIn);
+            let lost = view
+                .node
+                .as_ref()
+                .is_some_and(|node| node.not_ready_since.is_some());
+            view.deleting_since.is_none() && !view.finished && !shrinking && !lost
+        });
+        let bound = desired + spec.rollout.max_surge.round_up(desired);
+        assert!(
+            (counted.count() as u32) < bound,
+            "surge bound {bound} exceeded by {name}"
+        );
+        self.serial += 1;
+        let node = self
+            .nodes
+            .values()
+            .filter(|node| !node.draining && node.not_ready_since.is_none());
+        let usable: Vec<_> = node.cloned().collect();
+        let labels = pod.metadata.labels.clone().unwrap();
+        let image = pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
+        self.pods.push(SimPod {
+            view: PodView {
+                name,
+                uid: format!("uid-{}", self.serial),
+                slot: labels[labels::SLOT].parse().unwrap(),
+                revision: labels[labels::REVISION].clone(),
+                phase: PodPhase::parse(&labels[labels::PHASE]).unwrap(),
+                accepting: labels[labels::ACCEPTING] == "true",
+                created_at: self.now,
+                deleting_since: None,
+                ready_since: None,
+                finished: false,
+                restarts: 0,
+                waiting: None,
+                node: usable.get(self.serial as usize % usable.len().max(1)).cloned(),
+                ip: None,
+                drain: None,
+                gateway: None,
+                unreachable_since: None,
+            },
+            sockets: 0,
+            image,
+            gateway: GatewayPhase::Serving,
+            drain_id: None,
+            epoch: 0,
+            lease: None,
+            credit: 0,
+        });
+    }
+
+    fn mark(
+        &mut self,
+        name: &str,
+        uid: &str,
+        labels: &BTreeMap<String, Option<String>>,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) {
+        let view = &mut self
+            .pods
+            .iter_mut()
+            .find(|pod| pod.view.name == name)
+            .unwrap()
+            .view;
+        assert_eq!(view.uid, uid);
+        if let Some(Some(phase)) = labels.get(labels::PHASE) {
+            view.phase = PodPhase::parse(phase).unwrap();
+        }
+        if let Some(Some(accepting)) = labels.get(labels::ACCEPTING) {
+            view.accepting = accepting == "true";
+        }
+        let time = |text: &Option<String>| text.as_ref().map(|text| text.parse::<Timestamp>().unwrap());
+        for (key, value) in annotations {
+            match (key.as_str(), &mut view.drain) {
+                (labels::CORDONED_AT, drain) => {
+                    *drain = time(value).map(|cordoned_at| DrainMarkers {
+                        cordoned_at,
+                        reason: DrainReason::parse(annotations[labels::DRAIN_REASON].as_ref().unwrap())
+                            .unwrap(),
+                        drain_id: annotations[labels::DRAIN_ID].clone().unwrap(),
+                        deadline: None,
+                        initial: None,
+                        drained_at: None,
+                    });
+                }
+                (labels::DRAIN_DEADLINE, Some(drain)) => drain.deadline = time(value),
+                (labels::DRAINED_AT, Some(drain)) => drain.drained_at = time(value),
+                (labels::DRAIN_INITIAL, Some(drain)) => {
+                    drain.initial = value.as_ref().map(|text| text.parse().unwrap());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn call(&mut self, name: &str, request: &DrainRequest) {
+        let now = self.now;
+        let pod = self.pods.iter_mut().find(|pod| pod.view.name == name).unwrap();
+        if !self.answers || request.epoch < pod.epoch {
+            return;
+        }
+        pod.epoch = request.epoch;
+        pod.drain_id = Some(request.drain_id.clone());
+        pod.gateway = match request.mode {
+            DrainMode::Cordon => GatewayPhase::Cordoned,
+            DrainMode::Drain => GatewayPhase::Draining,
+            DrainMode::Resume => GatewayPhase::Serving,
+        };
+        pod.lease = match (request.rate_per_second, request.lease_seconds) {
+            (Some(rate), Some(seconds)) => Some(budget::lease(rate, seconds, now)),
+            _ => None,
+        };
+        match pod.lease {
+            Some(lease) => self.observed.leases.insert(name.to_owned(), lease),
+            None => self.observed.leases.remove(name),
+        };
+    }
+
+    fn delete(&mut self, name: &str, uid: &str, connections: Option<u64>) {
+        let now = self.now;
+        let pod = self.pods.iter_mut().find(|pod| pod.view.name == name).unwrap();
+        assert_eq!(pod.view.uid, uid);
+        let deadline = pod.view.drain.as_ref().and_then(|drain| drain.deadline);
+        let lost = pod.view.finished
+            || pod
+                .view
+                .node
+                .as_ref()
+                .is_some_and(|node| node.not_ready_since.is_some())
+            || pod.view.unreachable_since.is_some();
+        let in_time = deadline.is_none_or(|deadline| deadline > now);
+        assert!(
+            pod.sockets == 0 || lost || !in_time,
+            "{name} is deleted with {} sockets (planner: {connections:?}) before its deadline",
+            pod.sockets
+        );
+        self.deleted.push((name.to_owned(), pod.sockets));
+        pod.view.deleting_since.get_or_insert(now);
+        self.observed.leases.remove(name);
+    }
+
+    /// Somebody else deletes the pod.
+    pub(super) fn delete_behind_its_back(&mut self, index: usize) {
+        let now = self.now;
+        if let Some(pod) = self.pods.get_mut(index) {
+            pod.view.deleting_since.get_or_insert(now);
+        }
+    }
+
+    /// Another process becomes leader: what this one remembered is lost.
+    pub(super) fn change_leader(&mut self) {
+        self.observed.epoch += 1;
+        self.observed.leader_since = self.now;
+        self.observed.leases.clear();
+        self.observed.dry_run = None;
+    }
+
+    pub(super) fn miss_secret(&mut self, missing: bool) {
+        let reference = MissingReference {
+            field: "spec.auth.jwt.secretRef".to_owned(),
+            secret: "chat-jwt".to_owned(),
+            key: "secret".to_owned(),
+        };
+        self.observed.missing_references = if missing { vec![reference] } else { Vec::new() };
+    }
+
+    /// Revisions of the pods that are not being deleted.
+    pub(super) fn images(&self) -> BTreeSet<&str> {
+        self.pods.iter().map(|pod| pod.image.as_str()).collect()
+    }
+
+    /// Sets the sockets of the pods, in the order of their names.
+    pub(super) fn set_sockets(&mut self, sockets: &[u64]) {
+        self.pods.sort_by(|a, b| a.view.name.cmp(&b.view.name));
+        for (pod, sockets) in self.pods.iter_mut().zip(sockets) {
+            pod.sockets = *sockets;
+        }
+    }
+
+    /// A share of the clients leaves for good.
+    pub(super) fn lose_clients(&mut self, percent: u64) {
+        for pod in &mut self.pods {
+            pod.sockets -= pod.sockets * percent / 100;
+        }
+    }
+}
+
+fn state_of(pod: &SimPod) -> GatewayState {
+    GatewayState {
+        server_id: pod.view.name.clone(),
+        phase: pod.gateway,
+        accepting: pod.gateway == GatewayPhase::Serving,
+        connections: pod.sockets,
+        idle: 0,
+        handshakes_per_second: 0.0,
+        forced_closed: 0,
+        natural_closed: 0,
+        capacity: 1000,
+        revision: pod.view.revision.clone(),
+        epoch: pod.epoch,
+        drain_id: pod.drain_id.clone(),
+        broker_degraded: false,
+    }
+}

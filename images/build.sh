@@ -3,6 +3,7 @@
 #   usage: build.sh [pause] [coredns] [redis] [prometheus] [gateway] [operator] [load]     (default: all)
 # An image is wsfleet.test/NAME:TAG, kept as CLUSTER_DIR/images/NAME-TAG.tar (an OCI archive) beside a hash of what it is
 # made of; what did not change is not built again.
+# Optimising across crates takes minutes of each build: CARGO_PROFILE_RELEASE_LTO=off saves them while trying things out.
 # CLUSTER=kind builds the same Dockerfiles with Docker; CLUSTER=current needs images-push afterwards.
 . "$(dirname "$0")/../tests/cluster/lib.sh"
 . "$HERE/local.sh"

@@ -37,6 +37,13 @@ pub struct Permit {
     ip: IpKey,
 }
 
+impl Permit {
+    /// Who let it in.
+    pub const fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let admission = &self.gateway.admission;

@@ -26,6 +26,8 @@ pub mod session;
 mod shutdown;
 pub mod start;
 pub mod telemetry;
+#[cfg(test)]
+mod test_support;
 pub mod websocket;
 
 pub use run::{Listeners, RunError, run};

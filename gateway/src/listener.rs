@@ -126,7 +126,7 @@ async fn handshake(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>) {
         id,
         permit,
     };
-    tokio::spawn(session::serve(upgraded, gateway));
+    tokio::spawn(session::serve(upgraded));
 }
 
 /// One request a connection: slots of the handshake are not for keeping.

@@ -39,12 +39,12 @@ impl Turn {
 impl Session {
     /// Serves the whole messages in `buf`; tells how many bytes are done with.
     pub(super) fn serve_messages(&mut self, buf: &mut [u8]) -> (usize, Step) {
-        let env = Arc::clone(&self.gateway.env);
+        let env = Arc::clone(&self.gateway().env);
         self.conn.touch(env.clock.tick(), false);
         if self.deaf {
             return (buf.len(), Step::Read);
         }
-        let max_message = self.gateway.settings.limits.max_message_bytes();
+        let max_message = self.gateway().settings.limits.max_message_bytes();
         let mut turn = Turn::default();
         let mut used = 0;
         let step = loop {
@@ -80,7 +80,7 @@ impl Session {
 
     /// Sends the replies and publishes what the turn has gathered.
     fn flush(&self, turn: &mut Turn) {
-        let env = &self.gateway.env;
+        let env = &self.gateway().env;
         if turn.count > 0 {
             env.metrics.sent(u64::from(turn.count));
             let replies = std::mem::take(&mut turn.replies).into();
@@ -88,7 +88,7 @@ impl Session {
                 .send(&replies, std::mem::take(&mut turn.count), env.clock.tick());
         }
         if !turn.publish.is_empty() {
-            self.gateway.broker.publish(std::mem::take(&mut turn.publish));
+            self.gateway().broker.publish(std::mem::take(&mut turn.publish));
         }
     }
 
@@ -113,9 +113,9 @@ impl Session {
                 }
             }
             Incoming::Pong(payload) => {
-                let now = self.gateway.env.clock.now();
+                let now = self.gateway().env.clock.now();
                 if let Some(latency) = pong_latency(payload, now) {
-                    self.gateway
+                    self.gateway()
                         .env
                         .metrics
                         .heartbeat_latency
@@ -131,7 +131,7 @@ impl Session {
     }
 
     fn admit(&mut self, bytes: usize, turn: &mut Turn) -> Verdict {
-        let gateway = &self.gateway;
+        let gateway = self.permit.gateway();
         let verdict = self
             .limiter
             .check(moment(&gateway.env.clock), bytes, &gateway.inbound_rates);
@@ -147,11 +147,11 @@ impl Session {
         if verdict == Verdict::Close {
             return None;
         }
-        let limits = &self.gateway.settings.limits;
+        let limits = &self.gateway().settings.limits;
         let parsed = ClientMessage::parse(text, limits.room_name_bytes);
         let kind = parsed.as_ref().map_or(MessageKind::Invalid, ClientMessage::kind);
-        self.gateway.env.metrics.received(kind, text.len());
-        self.conn.touch(self.gateway.env.clock.tick(), true);
+        self.gateway().env.metrics.received(kind, text.len());
+        self.conn.touch(self.gateway().env.clock.tick(), true);
         match (parsed, verdict) {
             (parsed, Verdict::TooManyMessages) => turn.error(ErrorCode::MessageRateExceeded, id_of(&parsed)),
             (parsed, Verdict::TooManyBytes) => turn.error(ErrorCode::ByteRateExceeded, id_of(&parsed)),
@@ -183,7 +183,7 @@ impl Session {
                         user_id: Arc::clone(&self.conn.user),
                         payload: payload.to_owned(),
                         timestamp: Clock::unix_millis(),
-                        server_id: Arc::clone(&self.gateway.env.server_id),
+                        server_id: Arc::clone(&self.gateway().env.server_id),
                     };
                     self.publish(room.key().clone(), event, id, turn);
                 }
@@ -226,17 +226,17 @@ impl Session {
         let known = self.find(&name).is_some();
         if !known
             && !self
-                .gateway
+                .gateway()
                 .settings
                 .limits
                 .rooms_per_connection
-                .allows(self.rooms.len() + 1)
+                .allows(self.rooms.len())
         {
             turn.error(ErrorCode::TooManyRooms, id);
             return None;
         }
         self.flush(turn);
-        let gateway = &self.gateway;
+        let gateway = self.gateway();
         match gateway
             .rooms
             .join(&self.conn, StreamKey::Room(name.into()), &gateway.broker)
@@ -245,10 +245,10 @@ impl Session {
                 self.joined(joined, id.map(RequestId::raw));
                 None
             }
-            JoinStep::Wait(done) => Some(Step::Join(Joining {
+            JoinStep::Wait(done) => Some(Step::Join(Box::new(Joining {
                 done,
                 id: id.map(|id| id.raw().to_owned()),
-            })),
+            }))),
         }
     }
 
@@ -261,7 +261,7 @@ impl Session {
                 }
             }
             Err(error) => {
-                let env = &self.gateway.env;
+                let env = &self.gateway().env;
                 let code = match &error {
                     JoinError::Broker(error) => code_of(error),
                     // rooms are never full; personal streams are, but nobody asks to join them
@@ -281,7 +281,9 @@ impl Session {
             .position(|room| room.name().is_some_and(|known| **known == *name));
         if let Some(index) = known {
             let room = self.rooms.swap_remove(index);
-            self.gateway.rooms.leave(&self.conn, &room, &*self.gateway.broker);
+            self.gateway()
+                .rooms
+                .leave(&self.conn, &room, &*self.gateway().broker);
         }
     }
 }

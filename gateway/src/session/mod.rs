@@ -6,6 +6,7 @@
 //! is awaited before the next message is looked at.
 
 mod conn;
+mod env;
 mod inbound;
 mod outbox;
 mod registry;
@@ -33,7 +34,8 @@ use crate::protocol::{CloseReason, Initiator};
 use crate::room::{JoinError, JoinStep, Room};
 use crate::websocket::Decoder;
 
-pub use conn::{CLOSE_TIMEOUT, Closed, Conn, ConnId, Env};
+pub use conn::{CLOSE_TIMEOUT, Conn};
+pub use env::{Closed, ConnId, Env};
 pub use registry::{Connections, Place};
 pub use sweep::{Census, IDLE_AFTER, PING_INTERVAL, PONG_TIMEOUT, sweep_forever};
 
@@ -62,18 +64,18 @@ pub struct Upgraded {
 /// What the task of a connection holds.
 struct Session {
     conn: Arc<Conn>,
-    gateway: Arc<Gateway>,
-    place: Place,
+    /// Its place, and the gateway that gave it.
+    permit: Permit,
     decoder: Decoder,
-    /// The client broke the protocol: what it sends is read and thrown away until it hangs up.
-    deaf: bool,
     /// Bytes of a frame that is not complete.
     partial: Vec<u8>,
     limiter: InboundLimiter,
+    /// The user's personal stream, then rooms.
     rooms: SmallVec<[Arc<Room>; 2]>,
-    /// The user's personal stream.
-    personal: Option<Arc<Room>>,
-    _permit: Permit,
+    /// In the table of connections.
+    slot: u32,
+    /// The client broke the protocol: what it sends is read and thrown away until it hangs up.
+    deaf: bool,
 }
 
 /// What is to be done next.
@@ -81,7 +83,7 @@ enum Step {
     /// Wait for more, then read.
     Read,
     /// Await a join; messages behind it are in `partial`.
-    Join(Joining),
+    Join(Box<Joining>),
     /// The stream has ended.
     End,
 }
@@ -93,9 +95,9 @@ struct Joining {
 }
 
 /// Serves a connection until it ends. The future is what an idle connection costs, so it is kept small: see its test.
-pub fn serve(upgraded: Upgraded, gateway: Arc<Gateway>) -> impl Future<Output = ()> + Send {
+pub fn serve(upgraded: Upgraded) -> impl Future<Output = ()> + Send {
     let refused = upgraded.identity.is_err();
-    let mut session = Session::new(upgraded, gateway);
+    let mut session = Session::new(upgraded);
     // a captured variable lies in the future once; an argument of an `async fn` would lie there twice
     async move {
         if !refused {
@@ -114,9 +116,9 @@ pub fn serve(upgraded: Upgraded, gateway: Arc<Gateway>) -> impl Future<Output = 
                     }
                     session.read()
                 }
-                Step::Join(Joining { done, id }) => {
-                    let joined = done.await;
-                    session.joined(joined, id.as_deref());
+                Step::Join(mut joining) => {
+                    let joined = (&mut joining.done).await;
+                    session.joined(joined, joining.id.as_deref());
                     session.resume()
                 }
                 Step::End => break,
@@ -127,7 +129,7 @@ pub fn serve(upgraded: Upgraded, gateway: Arc<Gateway>) -> impl Future<Output = 
 }
 
 impl Session {
-    fn new(upgraded: Upgraded, gateway: Arc<Gateway>) -> Self {
+    fn new(upgraded: Upgraded) -> Self {
         let Upgraded {
             socket,
             read,
@@ -135,6 +137,7 @@ impl Session {
             id,
             permit,
         } = upgraded;
+        let gateway = permit.gateway();
         let env = &gateway.env;
         let now = env.clock.tick();
         let refused = identity.is_err();
@@ -154,20 +157,18 @@ impl Session {
         Self {
             limiter: InboundLimiter::new(&gateway.inbound_rates, moment(&env.clock)),
             conn,
-            gateway,
-            place,
+            permit,
             decoder: Decoder::default(),
-            deaf: false,
             partial: read.into(),
             rooms: SmallVec::new(),
-            personal: None,
-            _permit: permit,
+            slot: place.slot(),
+            deaf: false,
         }
     }
 
     /// Subscribes the user's personal stream; with that comes the welcome.
     async fn begin(&mut self) {
-        let gateway = Arc::clone(&self.gateway);
+        let gateway = Arc::clone(self.permit.gateway());
         let key = StreamKey::User(Arc::clone(&self.conn.user));
         let personal = match gateway.rooms.join(&self.conn, key, &gateway.broker) {
             JoinStep::Done(personal) => personal,
@@ -175,7 +176,7 @@ impl Session {
         };
         let (rejection, reason) = match personal {
             Ok(room) => {
-                self.personal = Some(room);
+                self.rooms.push(room);
                 return;
             }
             Err(JoinError::Full) => (Rejection::UserConnections, CloseReason::ConnectionLimit),
@@ -229,20 +230,24 @@ impl Session {
         step
     }
 
+    fn gateway(&self) -> &Arc<Gateway> {
+        self.permit.gateway()
+    }
+
     fn end(self) {
         let Self {
             conn,
-            gateway,
-            place,
+            permit,
             rooms,
-            personal,
+            slot,
             ..
         } = self;
+        let gateway = permit.gateway();
         let closed = conn.ended();
-        for room in rooms.iter().chain(&personal) {
+        for room in &rooms {
             gateway.rooms.leave(&conn, room, &*gateway.broker);
         }
-        gateway.connections.remove(place);
+        gateway.connections.remove(Place::new(conn.id, slot));
         let metrics = &gateway.env.metrics;
         metrics.active.dec();
         let open = gateway.env.clock.tick().since(conn.connected);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::conn::{Conn, ConnId};
+use super::conn::Conn;
+use super::env::ConnId;
 
 /// Shards of the table; a connection's id names its shard.
 const SHARDS: usize = 16;
@@ -15,6 +16,16 @@ const SHARDS: usize = 16;
 pub struct Place {
     id: ConnId,
     slot: u32,
+}
+
+impl Place {
+    pub(super) const fn new(id: ConnId, slot: u32) -> Self {
+        Self { id, slot }
+    }
+
+    pub(super) const fn slot(self) -> u32 {
+        self.slot
+    }
 }
 
 /// The table of connections.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::conn::{Conn, Env};
+use super::conn::Conn;
+use super::env::Env;
 use super::registry::Connections;
 use crate::clock::Tick;
 use crate::protocol::CloseReason;

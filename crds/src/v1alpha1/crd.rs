@@ -30,6 +30,7 @@ pub fn crd_yaml() -> Result<String, serde_yaml_ng::Error> {
 
 /// Takes away `format: uint32` and the like, which the API server does not know and would warn of on every apply (their
 /// ranges are in `minimum` and `maximum`), and `nullable`, so that a null is pruned and the same as leaving a field out.
+/// Descriptions lose the line breaks of the source: `kubectl explain` breaks lines itself.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -43,9 +44,19 @@ fn tidy(value: &mut Value) {
             if map.get("nullable") == Some(&Value::Bool(true)) {
                 map.remove("nullable");
             }
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                *text = unwrapped(text);
+            }
             map.values_mut().for_each(tidy);
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
     }
+}
+
+fn unwrapped(text: &str) -> String {
+    text.split("\n\n")
+        .map(|paragraph| paragraph.replace('\n', " "))
+        .collect::<Vec<_>>()
+        .join("\n\n")
 }

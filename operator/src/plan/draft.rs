@@ -45,6 +45,17 @@ impl Pass<'_> {
             .round_down(self.size.desired)
     }
 
+    /// Admin port of pods of revision `hash`.
+    fn admin_port(&self, hash: &str) -> u16 {
+        let revision = self
+            .observed
+            .revisions
+            .iter()
+            .find(|revision| revision.hash == hash);
+        let port = revision.and_then(|revision| revision.data.admin_port());
+        port.unwrap_or(self.cluster.spec.gateway.admin_port)
+    }
+
     /// `drain.deadline` and the like for a call to the gateway of `pod`.
     pub(crate) fn request(&self, drain_id: &str, mode: DrainMode) -> DrainRequest {
         let drain = &self.cluster.spec.drain;
@@ -121,7 +132,7 @@ impl Draft {
             self.actions.push(Action::Drain {
                 name: pod.name.clone(),
                 ip: ip.clone(),
-                port: pass.cluster.spec.gateway.admin_port,
+                port: pass.admin_port(&pod.revision),
                 request,
             });
         }

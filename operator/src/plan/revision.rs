@@ -40,6 +40,23 @@ pub struct RevisionData {
     pub template: PodTemplateSpec,
 }
 
+impl RevisionData {
+    /// Port of the admin API in pods of this revision, which need not be the one that the specification asks for now.
+    pub fn admin_port(&self) -> Option<u16> {
+        let spec = self.template.spec.as_ref()?;
+        let gateway = spec
+            .containers
+            .iter()
+            .find(|container| container.name == template::CONTAINER)?;
+        let port = gateway
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_deref() == Some("admin"))?;
+        u16::try_from(port.container_port).ok()
+    }
+}
+
 /// Why no pod can be made of a specification.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum TemplateError {

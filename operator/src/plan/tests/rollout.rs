@@ -190,6 +190,25 @@ fn the_size_can_change_in_the_middle_of_a_rollout() {
 }
 
 #[test]
+fn old_pods_are_called_at_the_port_that_they_listen_on() {
+    let mut world = World::settled(&json!({"replicas": 2}), 100);
+    world.edit(|spec| spec.gateway.admin_port = 9999);
+    world.run(1);
+    world.run_until(300, World::is_complete);
+    let ports: std::collections::BTreeSet<_> = world.called.iter().copied().collect();
+    assert_eq!(ports.into_iter().collect::<Vec<_>>(), [9090]);
+    world.called.clear();
+    world.edit(|spec| spec.replicas = 1);
+    world.run(1);
+    world.run_until(300, |world| world.pods.len() == 1);
+    assert!(
+        !world.called.is_empty() && world.called.iter().all(|port| *port == 9999),
+        "{:?}",
+        world.called
+    );
+}
+
+#[test]
 fn without_surge_one_pod_at_a_time_makes_room() {
     let rollout = json!({"maxSurge": 0, "maxUnavailable": 1});
     let mut world = World::settled(&json!({"replicas": 3, "rollout": rollout}), 600);

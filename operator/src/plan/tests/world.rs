@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) events: Vec<EventDraft>,
     pub(super) deleted: Vec<(String, u64)>,
     pub(super) writes: u64,
+    /// Ports that gateways were called at.
+    pub(super) called: Vec<u16>,
     nodes: BTreeMap<String, NodeView>,
     serial: u64,
     /// Clients in each of the last seconds, as long as a lease lasts.
@@ -99,6 +101,7 @@ impl World {
             events: Vec::new(),
             deleted: Vec::new(),
             writes: 0,
+            called: Vec::new(),
             nodes: ["a", "b", "c"].map(|name| (name.to_owned(), node(name))).into(),
             serial: 0,
             recent: VecDeque::new(),
@@ -351,7 +354,12 @@ impl World {
                 labels,
                 annotations,
             } => self.mark(&name, &uid, &labels, &annotations),
-            Action::Drain { name, request, .. } => self.call(&name, &request),
+            Action::Drain {
+                name, port, request, ..
+            } => {
+                self.called.push(port);
+                self.call(&name, &request);
+            }
             Action::DeletePod {
                 name,
                 uid,

@@ -3,6 +3,8 @@
 //! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
 
 pub mod cluster;
+pub mod fleet;
+pub mod operator;
 pub mod proxy;
 pub mod redis;
 pub mod wait;

@@ -175,16 +175,16 @@ impl Scope {
         let sampling = sampler.run(stop.clone());
         let passes = async {
             // a pass on half-filled caches would see pods missing
-            if observer.stores.ready().await && observer.nodes.ready().await {
-                info!(namespace = self.namespace, "caches filled");
-                self.control(context, stop.clone()).await;
+            let filled = async { observer.stores.ready().await && observer.nodes.ready().await };
+            tokio::select! {
+                filled = filled => if filled {
+                    info!(namespace = self.namespace, "caches filled");
+                    self.control(context, stop.clone()).await;
+                },
+                () = stop.cancelled() => {}
             }
         };
-        tokio::select! {
-            ((), ()) = async { tokio::join!(sampling, passes) } => {}
-            // not even filled yet: nothing is under way
-            () = async { stop.cancelled().await; std::future::pending::<()>().await } => {}
-        }
+        tokio::join!(sampling, passes);
     }
 
     async fn control(self, context: Arc<Context>, stop: CancellationToken) {

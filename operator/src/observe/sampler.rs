@@ -227,6 +227,9 @@ impl Sampler {
             .collect();
         self.observer.samples.retain(&uids, &known);
         self.observer.memory.retain(&known);
+        self.observer.written_pods.expire();
+        self.observer.written_clusters.expire();
+        self.observer.written_revisions.expire();
         self.observer.nodes.retain_gone(&nodes);
     }
 }

@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// How long the cache may take to show an object that was created; after that it must have come and gone.
 const CREATION_GRACE: Duration = Duration::from_secs(10);
 
+/// After that no watch is behind any more.
+const EXPIRY: Duration = Duration::from_mins(5);
+
 #[derive(Debug)]
 struct Entry<K> {
     object: Arc<K>,
@@ -50,6 +53,13 @@ impl<K: Resource> Written<K> {
     /// The object was deleted at once.
     pub fn deleted(&self, uid: &str) {
         self.entries.lock().remove(uid);
+    }
+
+    /// Forgets answers so old that the cache has them or never will: those of resources that are gone.
+    pub fn expire(&self) {
+        self.entries
+            .lock()
+            .retain(|_, entry| entry.written_at.elapsed() < EXPIRY);
     }
 
     fn put(&self, object: K, created: bool) {

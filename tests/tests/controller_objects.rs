@@ -1,0 +1,168 @@
+//! What the operator makes of a resource on a real API server, and that it mends what others break.
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
+use wsfleet_crds::labels;
+use wsfleet_tests::fleet::{ANONYMOUS, Fleet, SOON, assert_controlled, manifest};
+use wsfleet_tests::operator::Operator;
+
+#[tokio::test]
+async fn a_resource_becomes_pods_service_budgets_token_and_revision_which_go_with_it() -> Result<()> {
+    let fleet = Fleet::new("objects").await?;
+    let operator = Operator::start(&fleet.namespace, "operator").await?;
+    operator.until_leading(SOON).await?;
+    fleet.apply(&manifest("chat", 3, ANONYMOUS)).await?;
+    let pods = fleet.until_pods("chat", 3).await?;
+    let cluster = fleet.get("chat").await?;
+
+    let namespace = &fleet.namespace;
+    let revisions = namespace
+        .api::<ControllerRevision>()
+        .list(&ListParams::default())
+        .await?
+        .items;
+    ensure!(revisions.len() == 1, "{} revisions", revisions.len());
+    assert_controlled(&revisions[0], &cluster)?;
+    let hash = revisions[0]
+        .labels()
+        .get(labels::REVISION)
+        .context("a revision without hash")?;
+    for (slot, pod) in pods.iter().enumerate() {
+        assert_controlled(pod, &cluster)?;
+        ensure!(
+            pod.name_any() == format!("chat-{hash}-{slot}"),
+            "{}",
+            pod.name_any()
+        );
+        ensure!(
+            pod.labels().get(labels::ACCEPTING).is_some(),
+            "{:?}",
+            pod.labels()
+        );
+        ensure!(pod.labels().get(labels::MANAGED_BY).map(String::as_str) == Some(labels::MANAGED_BY_VALUE));
+    }
+
+    let service = namespace.api::<Service>().get("chat").await?;
+    assert_controlled(&service, &cluster)?;
+    let selector = service.spec.and_then(|spec| spec.selector).unwrap_or_default();
+    ensure!(
+        selector.get(labels::ACCEPTING).map(String::as_str) == Some("true"),
+        "{selector:?}"
+    );
+    for name in ["chat-active", "chat-draining"] {
+        assert_controlled(&namespace.api::<PodDisruptionBudget>().get(name).await?, &cluster)?;
+    }
+    let token = namespace.api::<Secret>().get("chat-admin-token").await?;
+    assert_controlled(&token, &cluster)?;
+    let token = token
+        .data
+        .unwrap_or_default()
+        .remove("token")
+        .context("no token")?
+        .0;
+    let random = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token)?;
+    ensure!(random.len() >= 32, "{} random bytes", random.len());
+
+    namespace
+        .api::<wsfleet_crds::v1alpha1::WebSocketCluster>()
+        .delete("chat", &DeleteParams::default())
+        .await?;
+    fleet.until_pods("chat", 0).await?;
+    let gone = namespace.until("everything gone", SOON, async || {
+        let left = [
+            namespace.api::<Service>().get_opt("chat").await?.is_some(),
+            namespace
+                .api::<Secret>()
+                .get_opt("chat-admin-token")
+                .await?
+                .is_some(),
+            namespace
+                .api::<PodDisruptionBudget>()
+                .get_opt("chat-active")
+                .await?
+                .is_some(),
+            namespace
+                .api::<ControllerRevision>()
+                .get_opt(&revisions[0].name_any())
+                .await?
+                .is_some(),
+        ];
+        ensure!(left == [false; 4], "{left:?}");
+        anyhow::Ok(())
+    });
+    gone.await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_somebody_deletes_is_made_again() -> Result<()> {
+    let fleet = Fleet::new("objects").await?;
+    let operator = Operator::start(&fleet.namespace, "operator").await?;
+    operator.until_leading(SOON).await?;
+    fleet.apply(&manifest("chat", 3, ANONYMOUS)).await?;
+    let before = fleet.until_pods("chat", 3).await?;
+    let namespace = &fleet.namespace;
+
+    let service = namespace.api::<Service>().get("chat").await?;
+    namespace
+        .api::<Service>()
+        .delete("chat", &DeleteParams::default())
+        .await?;
+    namespace
+        .api::<PodDisruptionBudget>()
+        .delete("chat-active", &DeleteParams::default())
+        .await?;
+    let victim = before[1].name_any();
+    namespace
+        .api::<Pod>()
+        .delete(&victim, &DeleteParams::default())
+        .await?;
+
+    let replaced = namespace.until("three pods without the deleted one", SOON, async || {
+        let pods = fleet.pods("chat").await?;
+        let old = pods.iter().any(|pod| pod.uid() == before[1].uid());
+        ensure!(
+            pods.len() == 3 && !old,
+            "{} pods, the deleted one among them: {old}",
+            pods.len()
+        );
+        let again = namespace.api::<Service>().get("chat").await?;
+        ensure!(again.uid() != service.uid(), "the old Service");
+        namespace.api::<PodDisruptionBudget>().get("chat-active").await?;
+        anyhow::Ok(pods)
+    });
+    let after = replaced.await?;
+    for kept in [&before[0], &before[2]] {
+        ensure!(
+            after.iter().any(|pod| pod.uid() == kept.uid()),
+            "{} was touched",
+            kept.name_any()
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_first_pod_is_created_within_a_second_of_the_change_that_asks_for_it() -> Result<()> {
+    let fleet = Fleet::new("objects").await?;
+    let operator = Operator::start(&fleet.namespace, "operator").await?;
+    operator.until_leading(SOON).await?;
+    fleet.apply(&manifest("chat", 1, ANONYMOUS)).await?;
+    fleet.until_pods("chat", 1).await?;
+    let changed = jiff::Timestamp::now();
+    fleet.apply(&manifest("chat", 2, ANONYMOUS)).await?;
+    let pods = fleet.until_pods("chat", 2).await?;
+    let newest = pods
+        .iter()
+        .filter_map(|pod| Some(pod.metadata.creation_timestamp.as_ref()?.0))
+        .max();
+    let waited = newest.context("no creation time")?.duration_since(changed);
+    // creation times are whole seconds, rounded down
+    ensure!(waited.as_secs() <= 1, "{waited:?}");
+    Ok(())
+}

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{Client, Shared};
+use crate::client::{Client, Shared, Sources};
 use crate::config::{ConfigError, LoadConfig};
 use crate::ledger::Ledger;
 use crate::stats::{Report, Stats};
@@ -74,6 +74,7 @@ impl Load {
         let (target, publish_rate) = (config.connections, config.publish_rate);
         let shared = Arc::new(Shared {
             tokens: Tokens::new(&config.token),
+            sources: Sources::new(&config.sources),
             stats: Stats::new().ok_or(LoadError::Histogram)?,
             ledger: Ledger::new(&config.room_prefix, config.grace),
             tasks: TaskTracker::new(),

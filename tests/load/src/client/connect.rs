@@ -1,11 +1,10 @@
 //! From nothing to an upgraded socket: TCP connect from a source address, request, answer.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand::Rng as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shared;
@@ -73,11 +72,9 @@ async fn upgrade(shared: &Shared, index: u32, began: Duration) -> Result<Upgrade
         .token(&config.user(index))
         .map_err(|_| Refusal::Failed("token"))?;
     let address = target.resolve().await.map_err(|_| Refusal::Failed("resolve"))?;
-    let source = config
+    let mut stream = shared
         .sources
-        .get(index as usize % config.sources.len().max(1))
-        .copied();
-    let mut stream = open(address, source)
+        .connect(index, address)
         .await
         .map_err(|error| Refusal::Failed(label(&error)))?;
 
@@ -96,19 +93,6 @@ async fn upgrade(shared: &Shared, index: u32, began: Duration) -> Result<Upgrade
         }),
         Answer::Refused { status, retry_after } => Err(Refusal::Status { status, retry_after }),
     }
-}
-
-async fn open(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    if let Some(source) = source {
-        socket.bind((source, 0).into())?;
-    }
-    socket.set_nodelay(true)?;
-    socket.connect(address).await
 }
 
 /// Reads until the answer's head is complete; what follows it in the same read is kept.

@@ -5,6 +5,7 @@ mod connect;
 mod inbox;
 mod session;
 mod socket;
+mod sources;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,11 +23,13 @@ use crate::token::Tokens;
 
 use connect::Refusal;
 pub(crate) use socket::Socket;
+pub(crate) use sources::Sources;
 
 /// What all clients of a run share.
 pub(crate) struct Shared {
     pub(crate) config: LoadConfig,
     pub(crate) tokens: Tokens,
+    pub(crate) sources: Sources,
     pub(crate) stats: Stats,
     pub(crate) ledger: Ledger,
     pub(crate) tasks: TaskTracker,

@@ -122,7 +122,7 @@ table
 if [ "$RECORD" = yes ]; then
     {
         echo "<!-- memory: written by RECORD=yes make bench-memory -->"
-        echo "Measured $(date -u +%F) at $(git rev-parse --short HEAD) on $(nproc) cores, Linux $(uname -r), $(rustc --version | cut -d' ' -f1,2)."
+        echo "Measured $(date -u +%F), gateway of $(git log -1 --format=%h -- gateway), on $(nproc) cores, Linux $(uname -r | cut -d. -f1,2), $(rustc --version | cut -d' ' -f1,2)."
         echo
         table
         echo "<!-- memory: end -->"

@@ -58,11 +58,10 @@ pub(crate) fn grant(pass: &Pass<'_>, draft: &mut Draft) {
     for member in draining {
         let share = u64::try_from(u128::from(budget) * u128::from(weight(member)) / u128::from(total.max(1)))
             .unwrap_or(budget);
-        let lease = pass
-            .observed
-            .leases
-            .get(&member.pod.name)
-            .filter(|lease| lease.until > pass.now);
+        let lease = pass.observed.leases.get(&member.pod.name).filter(|lease| {
+            // one from before the pod was made is of another pod that had its name
+            lease.until > pass.now && lease.granted_at >= member.pod.created_at
+        });
         if let Some(renewal) = lease.map(|lease| after(lease.granted_at, RENEW_SECONDS))
             && renewal > pass.now
         {
@@ -140,7 +139,7 @@ fn revoke_foreign(pass: &Pass<'_>, draft: &mut Draft) -> bool {
 /// The lease that carrying out `rate_per_second` for `lease_seconds` from `now` on gives; for `apply` to remember.
 pub fn lease(rate_per_second: f64, lease_seconds: u32, now: Timestamp) -> Lease {
     Lease {
-        rate_millis: (rate_per_second * 1000.0).ceil().max(0.0) as u64,
+        rate_millis: (rate_per_second * 1000.0).round().max(0.0) as u64,
         granted_at: now,
         until: after(now, lease_seconds),
     }

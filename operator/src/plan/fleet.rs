@@ -202,9 +202,19 @@ fn must_go(pod: &PodView, target: &str) -> Option<DrainReason> {
 
 fn connections(pod: &PodView, observed: &Observed) -> Option<u64> {
     let told = pod.gateway.as_ref().map(|(at, state)| (*at, state.connections));
-    let counted = observed.metrics.connections.get(&pod.name).copied();
+    let counted = counted(pod, observed);
     told.into_iter()
         .chain(counted)
         .max_by_key(|(at, _)| *at)
         .map(|(_, connections)| connections)
+}
+
+/// What the metrics source counted on `pod`. A number from before the pod was made is of another pod that had its name.
+pub(crate) fn counted(pod: &PodView, observed: &Observed) -> Option<(Timestamp, u64)> {
+    observed
+        .metrics
+        .connections
+        .get(&pod.name)
+        .copied()
+        .filter(|(at, _)| *at >= pod.created_at)
 }

@@ -103,9 +103,13 @@ fn create(pass: &Pass<'_>, missing: u32, draft: &mut Draft) {
             && member.pod.finished
             && after(member.pod.created_at, FAILED_SECONDS) > pass.now
     });
-    let counted = pass.fleet.count(|member| {
-        member.is_live() && !(member.is_leaving() && member.reason() == Some(DrainReason::ScaleIn))
-    });
+    // those that were just taken back count again
+    let shrinks = |member: &Member<'_>| {
+        member.is_leaving()
+            && member.reason() == Some(DrainReason::ScaleIn)
+            && !draft.changed.contains(&member.pod.name)
+    };
+    let counted = pass.fleet.count(|member| member.is_live() && !shrinks(member));
     let room = (pass.size.desired + pass.surge()).saturating_sub(counted);
     for slot in pass
         .fleet

@@ -8,7 +8,7 @@ use wsfleet_crds::v1alpha1::{
 use super::budget::budget_millis;
 use super::conditions::conditions;
 use super::draft::{Draft, Pass};
-use super::fleet::{Member, State};
+use super::fleet::{Member, State, counted};
 use super::progress::Progress;
 use super::resources::cluster_name;
 use super::time::after;
@@ -60,12 +60,7 @@ fn connections(pass: &Pass<'_>) -> Option<ConnectionsStatus> {
     let capacity = u64::from(pass.cluster.spec.gateway.capacity.max_connections);
     let fresh = |member: &Member<'_>| {
         let told = member.pod.gateway.as_ref().map(|(at, _)| *at);
-        let counted = pass
-            .observed
-            .metrics
-            .connections
-            .get(&member.pod.name)
-            .map(|(at, _)| *at);
+        let counted = counted(member.pod, pass.observed).map(|(at, _)| at);
         member.is_live() && told.max(counted).is_some_and(|at| after(at, stale) > pass.now)
     };
     Some(ConnectionsStatus {

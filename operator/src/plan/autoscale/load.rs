@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use crate::observe::model::{Lease, Observed};
-use crate::plan::fleet::{Fleet, Member, State};
+use crate::plan::fleet::{Fleet, Member, State, counted};
 use crate::plan::time::after;
 
 /// Seconds for which the last number of a pod is kept when no new one comes.
@@ -45,10 +45,10 @@ pub(crate) fn load(
         expected: 0,
     };
     for member in fleet.filter(|member| member.state != State::Gone) {
-        let sample = observed.metrics.connections.get(&member.pod.name);
-        let fresh = sample.is_some_and(|(at, _)| after(*at, stale) > now);
+        let sample = counted(member.pod, observed);
+        let fresh = sample.is_some_and(|(at, _)| after(at, stale) > now);
         if let Some((at, connections)) = sample
-            && after(*at, KEEP_SECONDS.max(stale)) > now
+            && after(at, KEEP_SECONDS.max(stale)) > now
         {
             load.connections += connections;
         }

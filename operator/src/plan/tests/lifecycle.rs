@@ -108,6 +108,19 @@ fn pods_that_wait_to_be_drained_are_taken_back_when_they_are_needed_again() {
 }
 
 #[test]
+fn pods_that_are_taken_back_count_against_the_surge_again() {
+    let rollout = json!({"maxSurge": 0, "maxUnavailable": 1});
+    let mut world = World::settled(&json!({"replicas": 3, "rollout": rollout}), 138);
+    world.node("a").draining = true;
+    world.run(1);
+    for replicas in [0, 3] {
+        world.edit(|spec| spec.replicas = replicas);
+        world.run(1); // the model checks the bound at each create
+    }
+    world.run_until(120, World::is_complete);
+}
+
+#[test]
 fn a_fleet_can_be_scaled_to_nothing_and_back() {
     let mut world = World::settled(&json!({"replicas": 2, "drain": {"maxConcurrent": "100%"}}), 50);
     world.edit(|spec| spec.replicas = 0);

@@ -66,7 +66,7 @@ run_cluster() {
     idle_pid=$!
 
     part "the resource, the operator and the chart on the real API server"
-    suite 4 'crd_*' 'controller_*' 'chart_*'
+    suite 4 'cluster_*' 'crd_*' 'controller_*' 'chart_*'
     part "scenarios on the real cluster"
     suite 1 scenario_rollout scenario_scale scenario_disruption scenario_errors
 

@@ -1,6 +1,6 @@
 //! Logs, to standard error. Tokens in query strings are never logged: no request line is.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
@@ -12,6 +12,8 @@ pub fn init(format: LogFormat, filter: &LogFilter) {
     let filter = EnvFilter::new(filter.as_str());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // no colours in a pod's log
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     // fails when a subscriber is set already, as in tests that start several gateways
     let _ = match format {

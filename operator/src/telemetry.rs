@@ -1,5 +1,7 @@
 //! Logging: set up once by `main`. Nothing here logs a Secret's content; nothing may.
 
+use std::io::{self, IsTerminal as _};
+
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +23,9 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        // no colours in a pod's log
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -16,6 +16,7 @@ mod link;
 mod message;
 mod naming;
 mod script;
+mod session;
 mod stats;
 mod subscribe;
 mod table;

@@ -1,0 +1,397 @@
+//! One subscription link's life: resubscription, changes, hand-over, probes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::FuturesUnordered;
+use redis::RedisError;
+use redis::aio::MultiplexedConnection;
+use tokio::time::{Instant, sleep_until};
+
+use super::super::{BrokerError, Position};
+use super::command::{Item, OnAnswer};
+use super::config::Backoff;
+use super::intake::{Intake, Raw, Taken};
+use super::script::Request;
+use super::stats::Stats;
+use super::subscribe::Subscriber;
+use super::table::{Changes, Seen, Ticket};
+
+/// Channels in one SUBSCRIBE or UNSUBSCRIBE.
+const BATCH: usize = 512;
+/// Batches of positions that are read at a time.
+const READS: usize = 8;
+/// How often a probe that could not be published is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What is to be subscribed after a reconnect, and what it showed.
+struct Resync {
+    started: Instant,
+    left: VecDeque<Vec<(Ticket, Option<Position>)>>,
+    /// Batches that were sent and are not done: confirmed, and their positions read.
+    open: usize,
+    positions: Vec<(Ticket, Position)>,
+}
+
+/// A probe on its way.
+struct Probe {
+    number: u64,
+    sent: Instant,
+    /// Set when it could not be published: then its absence proves nothing.
+    unsent: Arc<AtomicBool>,
+    /// Whether its arrival ends the resubscription.
+    proves_resync: bool,
+}
+
+/// What a command on the link was for.
+enum Told {
+    Subscribed {
+        tickets: Vec<(Ticket, Option<Position>)>,
+        resync: bool,
+    },
+    Unsubscribed,
+}
+
+/// Positions that were read.
+struct ReadBack {
+    positions: Vec<(Ticket, Result<Position, BrokerError>)>,
+    resync: bool,
+}
+
+type Telling = BoxFuture<'static, (Told, Result<(), RedisError>)>;
+
+/// One link's life.
+pub(super) struct Session<'a> {
+    subscriber: &'a Subscriber,
+    connection: MultiplexedConnection,
+    intake: Arc<Intake>,
+    /// The command on its way; one at a time, so that changes of one channel keep their order.
+    telling: Option<Telling>,
+    reads: FuturesUnordered<BoxFuture<'a, ReadBack>>,
+    resync: Option<Resync>,
+    probe: Option<Probe>,
+    probes: u64,
+    /// When the link will have been silent for long.
+    silent_at: Instant,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.subscriber.proven.store(false, Ordering::Relaxed);
+        self.subscriber.table.unlink();
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Begins: takes everything that is to be subscribed.
+    pub(super) fn new(
+        subscriber: &'a Subscriber,
+        connection: MultiplexedConnection,
+        intake: Arc<Intake>,
+    ) -> Self {
+        let mut wanted = subscriber.table.link();
+        let mut left = VecDeque::with_capacity(wanted.len() / BATCH + 1);
+        while !wanted.is_empty() {
+            left.push_back(wanted.split_off(wanted.len().saturating_sub(BATCH)));
+        }
+        let now = Instant::now();
+        let resync = Resync {
+            started: now,
+            left,
+            open: 1,
+            positions: Vec::new(),
+        };
+        let mut session = Self {
+            subscriber,
+            connection,
+            intake,
+            telling: None,
+            reads: FuturesUnordered::new(),
+            resync: Some(resync),
+            probe: None,
+            probes: 0,
+            silent_at: now + subscriber.config.timing.silence,
+        };
+        let own = Told::Subscribed {
+            tickets: Vec::new(),
+            resync: true,
+        };
+        session.tell(own, "SUBSCRIBE", vec![Arc::clone(&subscriber.probe_channel)]);
+        session
+    }
+
+    /// Serves the link until it is lost; tells why it was.
+    pub(super) async fn serve(mut self, backoff: &mut Backoff) -> &'static str {
+        let timing = self.subscriber.config.timing;
+        loop {
+            self.tell_next();
+            self.end_of_resync();
+            let alarm = self
+                .probe
+                .as_ref()
+                .map_or(self.silent_at, |p| p.sent + timing.answer);
+            tokio::select! {
+                taken = self.intake.take() => {
+                    if let Err(reason) = self.hand_on(&taken, backoff) {
+                        return reason;
+                    }
+                }
+                (told, result) = next_told(&mut self.telling), if self.telling.is_some() => {
+                    self.telling = None;
+                    if result.is_err() {
+                        return "a subscription was not confirmed";
+                    }
+                    self.confirmed(told);
+                }
+                Some(read) = self.reads.next(), if !self.reads.is_empty() => {
+                    if !self.read_back(read) {
+                        return "positions cannot be read";
+                    }
+                }
+                () = self.subscriber.table.wake.notified(), if self.telling.is_none() => {}
+                () = sleep_until(alarm) => {
+                    if self.alarm() {
+                        return "a probe did not arrive";
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the next command, if none is on its way: resubscription first, then changes since.
+    fn tell_next(&mut self) {
+        if self.telling.is_some() || self.reads.len() >= READS {
+            return;
+        }
+        if let Some(resync) = &mut self.resync
+            && let Some(batch) = resync.left.pop_front()
+        {
+            resync.open += 1;
+            let channels = batch
+                .iter()
+                .map(|(ticket, _)| Arc::clone(&ticket.channel))
+                .collect();
+            self.tell(
+                Told::Subscribed {
+                    tickets: batch,
+                    resync: true,
+                },
+                "SUBSCRIBE",
+                channels,
+            );
+            return;
+        }
+        match self.subscriber.table.take_changes(BATCH) {
+            None => {}
+            Some(Changes::Subscribe(tickets)) => {
+                let channels = tickets.iter().map(|ticket| Arc::clone(&ticket.channel)).collect();
+                let tickets = tickets.into_iter().map(|ticket| (ticket, None)).collect();
+                self.tell(
+                    Told::Subscribed {
+                        tickets,
+                        resync: false,
+                    },
+                    "SUBSCRIBE",
+                    channels,
+                );
+            }
+            Some(Changes::Unsubscribe(channels)) => self.tell(Told::Unsubscribed, "UNSUBSCRIBE", channels),
+        }
+    }
+
+    fn tell(&mut self, told: Told, verb: &'static str, channels: Vec<Arc<[u8]>>) {
+        let mut connection = self.connection.clone();
+        let work = async move {
+            let channels: Vec<&[u8]> = channels.iter().map(|c| &c[..]).collect();
+            let result = match verb {
+                "SUBSCRIBE" => connection.subscribe(channels).await,
+                _ => connection.unsubscribe(channels).await,
+            };
+            (told, result)
+        };
+        self.telling = Some(work.boxed());
+    }
+
+    fn confirmed(&mut self, told: Told) {
+        let Told::Subscribed { tickets, resync } = told else {
+            return;
+        };
+        let subscriber = self.subscriber;
+        let read = async move {
+            ReadBack {
+                positions: subscriber.positions(tickets).await,
+                resync,
+            }
+        };
+        self.reads.push(read.boxed());
+    }
+
+    /// Takes positions; false when those of a resubscription could not be read.
+    fn read_back(&mut self, read: ReadBack) -> bool {
+        if !read.resync {
+            for (ticket, result) in read.positions {
+                self.subscriber.table.positioned(&ticket, result);
+            }
+            return true;
+        }
+        let Some(resync) = self.resync.as_mut() else {
+            return true;
+        };
+        resync.open -= 1;
+        for (ticket, result) in read.positions {
+            let Ok(position) = result else { return false };
+            resync.positions.push((ticket, position));
+        }
+        true
+    }
+
+    /// Publishes the probe that ends a resubscription once all is subscribed and read.
+    fn end_of_resync(&mut self) {
+        let done = self
+            .resync
+            .as_ref()
+            .is_some_and(|r| r.left.is_empty() && r.open == 0);
+        if done && self.probe.is_none() {
+            self.send_probe(true);
+        }
+    }
+
+    fn send_probe(&mut self, proves_resync: bool) {
+        self.probes += 1;
+        let payload = Bytes::from(self.probes.to_string());
+        let channel = Arc::clone(&self.subscriber.probe_channel);
+        let request = Request::Announce { channel, payload };
+        let unsent = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&unsent);
+        let on_answer: OnAnswer = Box::new(move |result| flag.store(result.is_err(), Ordering::Relaxed));
+        self.subscriber.commands.submit_own(Item {
+            request,
+            on_answer: Some(on_answer),
+        });
+        Stats::add(&self.subscriber.stats.probes, 1);
+        self.probe = Some(Probe {
+            number: self.probes,
+            sent: Instant::now(),
+            unsent,
+            proves_resync,
+        });
+    }
+
+    /// The link was silent for long, or a probe is overdue; true when the link is to be given up.
+    fn alarm(&mut self) -> bool {
+        match self.probe.take() {
+            // positions are old by the time the command link is back
+            Some(probe) if probe.proves_resync => true,
+            // nothing can be proven without the command link: asked again, at short intervals, until it is back
+            Some(probe) if probe.unsent.load(Ordering::Relaxed) => {
+                self.silent_at = Instant::now() + RETRY;
+                false
+            }
+            Some(_) => {
+                Stats::add(&self.subscriber.stats.probes_missed, 1);
+                true
+            }
+            None if self.subscriber.commands.is_up() => {
+                self.send_probe(false);
+                false
+            }
+            None => {
+                self.silent_at = Instant::now() + RETRY;
+                false
+            }
+        }
+    }
+
+    /// Hands messages on; `Err` tells why the link is to be given up.
+    fn hand_on(&mut self, taken: &Taken, backoff: &mut Backoff) -> Result<(), &'static str> {
+        let subscriber = self.subscriber;
+        self.silent_at = Instant::now() + subscriber.config.timing.silence;
+        let (deliveries, mut seen) = subscriber.table.deliveries(&taken.messages);
+        if !deliveries.is_empty() {
+            subscriber.sink.deliver(deliveries);
+        }
+        if let Some(probe) = self.take_seen_probe(&taken.messages) {
+            let took = probe.sent.elapsed();
+            Stats::set(
+                &subscriber.stats.probe_micros,
+                u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            );
+            if probe.proves_resync {
+                self.settle(&mut seen);
+                backoff.reset();
+            }
+        } else if self.probe.as_ref().is_some_and(|p| !p.proves_resync) && !taken.messages.is_empty() {
+            // any message proves the link as well as the probe does
+            self.probe = None;
+        }
+        self.count(&seen);
+        if taken.overflow {
+            Stats::add(&subscriber.stats.overflows, 1);
+            return Err("more messages came than could be handed on");
+        }
+        if taken.gone {
+            Err("closed by Redis or the network")
+        } else {
+            Ok(())
+        }
+    }
+
+    fn take_seen_probe(&mut self, messages: &[Raw]) -> Option<Probe> {
+        let number = self.probe.as_ref()?.number.to_string();
+        let own = &self.subscriber.probe_channel[..];
+        messages
+            .iter()
+            .find(|m| m.channel[..] == *own && m.payload[..] == *number.as_bytes())?;
+        self.probe.take()
+    }
+
+    /// Everything is subscribed, and everything published before the positions were read has arrived.
+    fn settle(&mut self, seen: &mut Seen) {
+        let Some(resync) = self.resync.take() else { return };
+        let subscriber = self.subscriber;
+        let compared = subscriber.table.settle(&resync.positions);
+        seen.missed += compared.missed;
+        seen.epoch_changes += compared.epoch_changes;
+        let took = resync.started.elapsed();
+        Stats::set(
+            &subscriber.stats.resubscribe_micros,
+            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        );
+        subscriber.proven.store(true, Ordering::Relaxed);
+        tracing::info!(
+            redis = subscriber.config.address(),
+            streams = resync.positions.len(),
+            missed = compared.missed,
+            epoch_changes = compared.epoch_changes,
+            milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "subscription link is up"
+        );
+    }
+
+    fn count(&self, seen: &Seen) {
+        let stats = &self.subscriber.stats;
+        Stats::add(&stats.missed, seen.missed);
+        Stats::add(&stats.duplicates, seen.duplicates);
+        Stats::add(&stats.epoch_changes, seen.epoch_changes);
+        Stats::add(&stats.undecodable, seen.undecodable);
+        if seen.missed > 0 {
+            tracing::warn!(
+                missed = seen.missed,
+                "messages of subscribed streams were not delivered"
+            );
+        }
+    }
+}
+
+/// The outcome of the command on its way. Cancel-safe: the command stays where it is.
+async fn next_told(telling: &mut Option<Telling>) -> (Told, Result<(), RedisError>) {
+    match telling {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}

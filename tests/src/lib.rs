@@ -2,9 +2,13 @@
 //!
 //! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
 
+pub mod client;
 pub mod cluster;
 pub mod fleet;
+pub mod gateway;
+pub mod http;
 pub mod operator;
+pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod wait;

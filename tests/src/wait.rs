@@ -39,3 +39,18 @@ pub async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T
     };
     Ok(value)
 }
+
+/// As [`until`], for conditions that take asking; errors of the asking count as "not yet".
+pub async fn until_async<F: Future<Output = Result<bool>>>(what: &str, mut condition: impl FnMut() -> F) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let look = condition().await;
+        if matches!(look, Ok(true)) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {SOON:?} in vain: {what} (last look: {look:?})");
+        }
+        sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,223 @@
+//! Gateways inside the test's process, on free ports, alone or as a fleet on a real Redis.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, ensure};
+use hyper::Method;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use wsfleet_crds::admin::{DrainRequest, GatewayState};
+use wsfleet_gateway::config::{Args, Settings};
+use wsfleet_gateway::{Listeners, RunError, ShutdownSignal, ShutdownTrigger, run};
+
+use crate::client::{Client, Connect};
+use crate::http::{Answer, Ask};
+use crate::process::Ports;
+use crate::redis::RedisServer;
+use crate::wait::{SOON, until_async, within};
+
+/// Limits off that count by address: in a test every client has the same one.
+const ONE_ADDRESS: [&str; 4] = ["--limit", "connectionsPerIp=0", "--limit", "handshakesPerSecondPerIp=0"];
+/// `?token=abc` is user `user_abc`.
+const INSECURE: [&str; 2] = ["--auth", "insecure-token"];
+
+/// A gateway in this process. Dropping it ends it at once, without a drain.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Where it listens.
+    pub ports: Ports,
+    trigger: ShutdownTrigger,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl Gateway {
+    /// Starts a gateway with these flags on free ports.
+    pub fn start(flags: &[&str]) -> Result<Self> {
+        let mut command: Vec<OsString> = vec!["wsfleet-gateway".into()];
+        for port in ["--listen", "--api-listen", "--admin-listen"] {
+            command.extend([port.into(), "127.0.0.1:0".into()]);
+        }
+        command.extend(flags.iter().map(OsString::from));
+        let settings = Settings::load_with(Args::from_command_line(command)?, |_| None)?;
+        let listeners = Listeners::bind(&settings)?;
+        let ports = Ports {
+            clients: listeners.clients.local_addr()?,
+            api: listeners.api.local_addr()?,
+            admin: listeners.admin.local_addr()?,
+        };
+        let (trigger, signal) = ShutdownSignal::manual();
+        let task = tokio::spawn(run(settings, listeners, signal));
+        Ok(Self { ports, trigger, task })
+    }
+
+    /// Connects as a user, and awaits the `welcome`.
+    pub async fn client(&self, name: &str) -> Result<Client> {
+        let mut client = Connect::to(self.ports.clients).token(name).open().await?;
+        let welcome = client.expect("welcome").await?;
+        ensure!(welcome["userId"] == format!("user_{name}"), "{welcome}");
+        Ok(client)
+    }
+
+    /// Asks the admin port.
+    pub async fn admin(&self, ask: Ask<'_>) -> Result<Answer> {
+        ask.send(self.ports.admin).await
+    }
+
+    /// Posts JSON to the server API.
+    pub async fn api(&self, path: &str, body: &Value) -> Result<Answer> {
+        Ask::json(Method::POST, path, body)?.send(self.ports.api).await
+    }
+
+    /// The admin API's state.
+    pub async fn state(&self) -> Result<GatewayState> {
+        self.admin(Ask::get("/admin/v1/state")).await?.json()
+    }
+
+    /// Sends a drain request.
+    pub async fn drain(&self, request: &DrainRequest) -> Result<Answer> {
+        self.admin(Ask::json(Method::PUT, "/admin/v1/drain", request)?).await
+    }
+
+    /// Sum of the series of a metric whose labels contain all of `labels` (as in `reason="x"`); 0 without any.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let text = self.admin(Ask::get("/metrics")).await?.body;
+        let mut sum = 0.0;
+        for line in text.lines() {
+            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
+            let (series, value) = rest.rsplit_once(' ').context("a value")?;
+            if labels.iter().all(|label| series.contains(label)) {
+                sum += value.parse::<f64>()?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Awaits that it is ready, and relies on its broker.
+    pub async fn ready(&self) -> Result<()> {
+        until_async("the gateway is ready and its broker not degraded", || async {
+            let ready = self.admin(Ask::get("/readyz")).await?.status == 200;
+            Ok(ready && !self.state().await?.broker_degraded)
+        })
+        .await
+    }
+
+    /// Asks it to end: once to drain, again to hurry.
+    pub fn shut_down(&self) {
+        self.trigger.trigger();
+    }
+
+    /// Awaits its end.
+    pub async fn ended(&mut self) -> Result<()> {
+        within(SOON, "the gateway's end", &mut self.task).await???;
+        Ok(())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What carries the messages of a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One gateway alone.
+    Memory,
+    /// So many gateways on a Redis of their own.
+    Redis(usize),
+}
+
+/// Gateways that share a broker. With fewer gateways than a test names, numbers wrap around.
+#[derive(Debug)]
+pub struct Fleet {
+    gateways: Vec<Gateway>,
+    /// Their Redis.
+    pub redis: Option<RedisServer>,
+}
+
+impl Fleet {
+    /// Starts a fleet with `insecure-token` and no limits by address.
+    pub async fn start(kind: Kind) -> Result<Self> {
+        Self::start_with(kind, &[]).await
+    }
+
+    /// As [`Fleet::start`], with more flags.
+    pub async fn start_with(kind: Kind, flags: &[&str]) -> Result<Self> {
+        let (redis, count) = match kind {
+            Kind::Memory => (None, 1),
+            Kind::Redis(count) => (Some(RedisServer::start().await?), count),
+        };
+        let fleet = Self::on(redis, count, flags)?;
+        for gateway in &fleet.gateways {
+            gateway.ready().await?;
+        }
+        Ok(fleet)
+    }
+
+    /// Gateways on this Redis (or in memory), not waiting until they are ready.
+    pub fn on(redis: Option<RedisServer>, count: usize, flags: &[&str]) -> Result<Self> {
+        let broker = redis.as_ref().map_or_else(|| "memory".to_owned(), RedisServer::url);
+        let gateways = (0..count)
+            .map(|number| {
+                let id = format!("g{number}");
+                let own = ["--server-id", &id, "--broker", &broker];
+                let all = [&INSECURE[..], &ONE_ADDRESS, &own, flags].concat();
+                Gateway::start(&all)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { gateways, redis })
+    }
+
+    /// A gateway by number.
+    pub fn gateway(&self, number: usize) -> &Gateway {
+        &self.gateways[number % self.gateways.len()]
+    }
+
+    /// A gateway by number, to await its end.
+    pub fn gateway_mut(&mut self, number: usize) -> &mut Gateway {
+        let count = self.gateways.len();
+        &mut self.gateways[number % count]
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.gateways.len()
+    }
+
+    /// Never: a fleet has at least one gateway.
+    pub const fn is_empty(&self) -> bool {
+        self.gateways.is_empty()
+    }
+
+    /// A user's client on a gateway.
+    pub async fn client(&self, number: usize, name: &str) -> Result<Client> {
+        self.gateway(number).client(name).await.with_context(|| format!("{name} on gateway {number}"))
+    }
+}
+
+/// Runs each of the named `async fn(Kind) -> anyhow::Result<()>` with the memory broker, with one gateway on a real
+/// Redis, and with three.
+#[macro_export]
+macro_rules! on_each_broker {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::gateway::Kind::Memory).await
+            })*
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::gateway::Kind::Redis(1)).await
+            })*
+        }
+        mod redis_with_three_gateways {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::gateway::Kind::Redis(3)).await
+            })*
+        }
+    };
+}

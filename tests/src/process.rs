@@ -1,0 +1,179 @@
+//! The gateway's real binary as a child process.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::http::Ask;
+use crate::wait::SOON;
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The three ports of a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// Clients.
+    pub clients: SocketAddr,
+    /// Server API.
+    pub api: SocketAddr,
+    /// Drain, state, metrics, health.
+    pub admin: SocketAddr,
+}
+
+impl Ports {
+    /// Three ports that are free now.
+    pub fn free() -> Result<Self> {
+        // held together, so that they differ
+        let reserve = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+        let held = [reserve()?, reserve()?, reserve()?];
+        let at = |listener: &TcpListener| listener.local_addr();
+        Ok(Self {
+            clients: at(&held[0])?,
+            api: at(&held[1])?,
+            admin: at(&held[2])?,
+        })
+    }
+
+    /// As flags.
+    pub fn flags(&self) -> Vec<String> {
+        [
+            ("--listen", self.clients),
+            ("--api-listen", self.api),
+            ("--admin-listen", self.admin),
+        ]
+        .into_iter()
+        .flat_map(|(flag, address)| [flag.to_owned(), address.to_string()])
+        .collect()
+    }
+}
+
+/// A child process; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// Where it listens.
+    pub ports: Ports,
+    directory: TempDir,
+}
+
+impl Process {
+    /// Starts a gateway on free ports, and waits until it serves its health.
+    pub async fn start(flags: &[&str]) -> Result<Self> {
+        let ports = Ports::free()?;
+        let mut process = Self::spawn(ports, flags)?;
+        let deadline = Instant::now() + SOON;
+        while Ask::get("/healthz").send(ports.clients).await.is_err() {
+            if let Some(status) = process.child.try_wait()? {
+                bail!("the gateway ended with {status}: {}", process.log()?);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the gateway does not serve: {}",
+                process.log()?
+            );
+            sleep(LOOK).await;
+        }
+        Ok(process)
+    }
+
+    /// Starts a gateway, and does not wait.
+    pub fn spawn(ports: Ports, flags: &[&str]) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let log = std::fs::File::create(directory.path().join("log"))?;
+        let child = Command::new(binary()?)
+            .args(ports.flags())
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Self {
+            child,
+            ports,
+            directory,
+        })
+    }
+
+    /// What it wrote so far.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.directory.path().join("log"))?)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("no process id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Waits for its end.
+    pub async fn ended_within(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the gateway does not end: {}",
+                self.log()?
+            );
+            sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // nobody is left to tell
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary, built once per test program with the profile of the tests, and beside them.
+fn binary() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    BUILT
+        .get_or_init(|| build().map_err(|e| format!("{e:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
+}
+
+fn build() -> Result<PathBuf> {
+    // target/<profile>/deps/<test program>
+    let program = std::env::current_exe()?;
+    let profile = program
+        .parent()
+        .and_then(std::path::Path::parent)
+        .context("an unusual place for tests")?;
+    let target = profile.parent().context("an unusual place for tests")?;
+    let release = profile.file_name().is_some_and(|name| name == "release");
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "wsfleet-gateway",
+            "--bin",
+            "wsfleet-gateway",
+            "--target-dir",
+        ])
+        .arg(target)
+        .args(release.then_some("--release"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "cargo build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(profile.join("wsfleet-gateway"))
+}

@@ -224,7 +224,11 @@ impl Client {
         }
         let deadline = Instant::now() + limit;
         loop {
-            match self.read(deadline).await.with_context(|| self.state(&kinds.join("|")))? {
+            match self
+                .read(deadline)
+                .await
+                .with_context(|| self.state(&kinds.join("|")))?
+            {
                 Some(message) if wanted(&message) => return Ok(message),
                 Some(message) => self.kept.push_back(message),
                 None => bail!("closed; {}", self.state(&kinds.join("|"))),
@@ -234,13 +238,17 @@ impl Client {
 
     /// Messages of a type that were read while others were expected.
     pub fn kept(&self, kind: &str) -> Vec<&Value> {
-        self.kept.iter().filter(|message| message["type"] == kind).collect()
+        self.kept
+            .iter()
+            .filter(|message| message["type"] == kind)
+            .collect()
     }
 
     /// Takes the messages of a type that were read while others were expected.
     pub fn take_kept(&mut self, kind: &str) -> Vec<Value> {
-        let (wanted, others) =
-            std::mem::take(&mut self.kept).into_iter().partition(|message: &Value| message["type"] == kind);
+        let (wanted, others) = std::mem::take(&mut self.kept)
+            .into_iter()
+            .partition(|message: &Value| message["type"] == kind);
         self.kept = others;
         Vec::from_iter::<VecDeque<Value>>(wanted)
     }

@@ -17,7 +17,12 @@ use crate::redis::RedisServer;
 use crate::wait::{SOON, until_async, within};
 
 /// Limits off that count by address: in a test every client has the same one.
-const ONE_ADDRESS: [&str; 4] = ["--limit", "connectionsPerIp=0", "--limit", "handshakesPerSecondPerIp=0"];
+const ONE_ADDRESS: [&str; 4] = [
+    "--limit",
+    "connectionsPerIp=0",
+    "--limit",
+    "handshakesPerSecondPerIp=0",
+];
 /// `?token=abc` is user `user_abc`.
 const INSECURE: [&str; 2] = ["--auth", "insecure-token"];
 
@@ -75,7 +80,8 @@ impl Gateway {
 
     /// Sends a drain request.
     pub async fn drain(&self, request: &DrainRequest) -> Result<Answer> {
-        self.admin(Ask::json(Method::PUT, "/admin/v1/drain", request)?).await
+        self.admin(Ask::json(Method::PUT, "/admin/v1/drain", request)?)
+            .await
     }
 
     /// Sum of the series of a metric whose labels contain all of `labels` (as in `reason="x"`); 0 without any.
@@ -83,7 +89,12 @@ impl Gateway {
         let text = self.admin(Ask::get("/metrics")).await?.body;
         let mut sum = 0.0;
         for line in text.lines() {
-            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
+            let Some(rest) = line
+                .strip_prefix(name)
+                .filter(|rest| rest.starts_with(['{', ' ']))
+            else {
+                continue;
+            };
             let (series, value) = rest.rsplit_once(' ').context("a value")?;
             if labels.iter().all(|label| series.contains(label)) {
                 sum += value.parse::<f64>()?;
@@ -157,7 +168,9 @@ impl Fleet {
 
     /// Gateways on this Redis (or in memory), not waiting until they are ready.
     pub fn on(redis: Option<RedisServer>, count: usize, flags: &[&str]) -> Result<Self> {
-        let broker = redis.as_ref().map_or_else(|| "memory".to_owned(), RedisServer::url);
+        let broker = redis
+            .as_ref()
+            .map_or_else(|| "memory".to_owned(), RedisServer::url);
         let gateways = (0..count)
             .map(|number| {
                 let id = format!("g{number}");
@@ -192,7 +205,10 @@ impl Fleet {
 
     /// A user's client on a gateway.
     pub async fn client(&self, number: usize, name: &str) -> Result<Client> {
-        self.gateway(number).client(name).await.with_context(|| format!("{name} on gateway {number}"))
+        self.gateway(number)
+            .client(name)
+            .await
+            .with_context(|| format!("{name} on gateway {number}"))
     }
 }
 

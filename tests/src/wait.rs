@@ -41,7 +41,10 @@ pub async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T
 }
 
 /// As [`until`], for conditions that take asking; errors of the asking count as "not yet".
-pub async fn until_async<F: Future<Output = Result<bool>>>(what: &str, mut condition: impl FnMut() -> F) -> Result<()> {
+pub async fn until_async<F: Future<Output = Result<bool>>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> Result<()> {
     let deadline = Instant::now() + SOON;
     loop {
         let look = condition().await;

@@ -25,13 +25,18 @@ async fn a_gateway_starts_without_redis_says_so_and_serves_when_it_comes() -> Re
     assert_eq!(ready.status, 503);
     assert!(ready.body.contains("broker unreachable"), "{ready:?}");
     assert_eq!(gateway.admin(Ask::get("/livez")).await?.status, 200);
-    assert_eq!(Ask::get("/healthz").send(gateway.ports.clients).await?.status, 200);
+    assert_eq!(
+        Ask::get("/healthz").send(gateway.ports.clients).await?.status,
+        200
+    );
     assert!(gateway.state().await?.broker_degraded);
     assert!(gateway.metric("ws_broker_up", &[]).await? < 0.5);
     // a client is told to come back later, with a code
     let mut early = Connect::to(gateway.ports.clients).token("ann").open().await?;
     assert_eq!(early.closed().await?, 4104);
-    let refused = gateway.api("/api/v1/publish", &json!({"room": "a", "payload": 1})).await?;
+    let refused = gateway
+        .api("/api/v1/publish", &json!({"room": "a", "payload": 1}))
+        .await?;
     assert_eq!(refused.status, 503);
 
     if let Some(redis) = &mut fleet.redis {
@@ -114,7 +119,11 @@ async fn redis_lost_for_thirty_seconds_under_load_costs_no_socket_and_heals() ->
     .await?;
     let during = acked();
     while lost.elapsed() < LOST {
-        assert_eq!(fleet.gateway(0).admin(Ask::get("/readyz")).await?.status, 200, "ready, but degraded");
+        assert_eq!(
+            fleet.gateway(0).admin(Ask::get("/readyz")).await?.status,
+            200,
+            "ready, but degraded"
+        );
         sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(acked(), during, "nothing is acknowledged while Redis is gone");
@@ -129,7 +138,10 @@ async fn redis_lost_for_thirty_seconds_under_load_costs_no_socket_and_heals() ->
     let healed = acked();
     until_async("the load flows again", || async { Ok(acked() > healed + 100) }).await?;
     counts.rooms_left.store(true, Ordering::Relaxed);
-    let mut clients = try_join_all(members).await?.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut clients = try_join_all(members)
+        .await?
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
 
     // every socket survived, hears the room, and was told nothing twice or out of order
     clients[0].0.say("lobby", json!("the end")).await?;

@@ -10,13 +10,22 @@ use wsfleet_tests::process::{Ports, Process};
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::wait::{SOON, until_async};
 
-const OPEN: [&str; 6] =
-    ["--auth", "insecure-token", "--limit", "connectionsPerIp=0", "--limit", "handshakesPerSecondPerIp=0"];
+const OPEN: [&str; 6] = [
+    "--auth",
+    "insecure-token",
+    "--limit",
+    "connectionsPerIp=0",
+    "--limit",
+    "handshakesPerSecondPerIp=0",
+];
 
 async fn clients(process: &Process, count: usize) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for number in 0..count {
-        let mut client = Connect::to(process.ports.clients).token(&format!("u{number}")).open().await?;
+        let mut client = Connect::to(process.ports.clients)
+            .token(&format!("u{number}"))
+            .open()
+            .await?;
         client.expect("welcome").await?;
         client.join("lobby").await?;
         clients.push(client);
@@ -35,7 +44,9 @@ async fn drain_by_sigterm(broker: &str) -> Result<()> {
     let refusal = async {
         until_async("new upgrades get 503 and Retry-After", || async {
             match Connect::to(process.ports.clients).token("late").upgrade().await? {
-                Upgrade::Refused(answer) => Ok(answer.status == 503 && answer.header("retry-after").is_some()),
+                Upgrade::Refused(answer) => {
+                    Ok(answer.status == 503 && answer.header("retry-after").is_some())
+                }
                 Upgrade::Open(_) => bail!("let in"),
             }
         })
@@ -43,20 +54,35 @@ async fn drain_by_sigterm(broker: &str) -> Result<()> {
     };
     let each = clients.iter_mut().map(|client| async move {
         let notice = client.expect("server_shutdown").await?;
-        anyhow::Ok((notice["reconnectDelay"].as_u64(), client.closed().await?, start.elapsed()))
+        anyhow::Ok((
+            notice["reconnectDelay"].as_u64(),
+            client.closed().await?,
+            start.elapsed(),
+        ))
     });
     let (refusal, outcomes) = tokio::join!(refusal, futures::future::try_join_all(each));
     refusal?;
     let outcomes = outcomes?;
     assert!(outcomes.iter().all(|(_, code, _)| *code == 1012), "{outcomes:?}");
     let delays: BTreeSet<_> = outcomes.iter().map(|(delay, ..)| *delay).collect();
-    assert!(delays.len() > COUNT / 2, "{} delays for {COUNT} clients", delays.len());
+    assert!(
+        delays.len() > COUNT / 2,
+        "{} delays for {COUNT} clients",
+        delays.len()
+    );
     let mut closes: Vec<Duration> = outcomes.iter().map(|(.., at)| *at).collect();
     closes.sort_unstable();
-    let in_a_second_from =
-        |from: &Duration| closes.iter().filter(|at| *at >= from && **at < *from + Duration::from_secs(1)).count();
+    let in_a_second_from = |from: &Duration| {
+        closes
+            .iter()
+            .filter(|at| *at >= from && **at < *from + Duration::from_secs(1))
+            .count()
+    };
     let busiest = closes.iter().map(in_a_second_from).max().unwrap_or_default();
-    assert!(busiest <= COUNT / 6 * 3 / 2, "{busiest} closes in one second: {closes:?}");
+    assert!(
+        busiest <= COUNT / 6 * 3 / 2,
+        "{busiest} closes in one second: {closes:?}"
+    );
     assert!(closes[COUNT - 1] <= WINDOW + Duration::from_secs(2), "{closes:?}");
     assert!(process.ended_within(Duration::from_secs(5)).await?.success());
     Ok(())
@@ -127,16 +153,32 @@ async fn a_wrong_flag_exits_with_64_before_any_port_is_bound_and_says_what_to_wr
         (&["--broker", "rabbit://h"], &["--broker", "memory", "redis://"]),
         (&["--broker", "redis://"], &["--broker", "redis://"]),
         (&["--broker", "redis://:hunter2@h/x"], &["--broker", "redis://"]),
-        (&["--broker", "redis://:hunter2@h?db=1"], &["--broker", "redis://"]),
+        (
+            &["--broker", "redis://:hunter2@h?db=1"],
+            &["--broker", "redis://"],
+        ),
         (&["--auth", "password"], &["--auth", "jwt", "insecure-token"]),
         (&["--auth", "jwt"], &["--jwt-secret-file"]),
-        (&["--limit", "messagesPerMinute=3"], &["--limit", "messagesPerSecond"]),
-        (&["--limit", "messagesPerSecond=many"], &["--limit", "messagesPerSecond"]),
+        (
+            &["--limit", "messagesPerMinute=3"],
+            &["--limit", "messagesPerSecond"],
+        ),
+        (
+            &["--limit", "messagesPerSecond=many"],
+            &["--limit", "messagesPerSecond"],
+        ),
         (&["--max-connections", "none"], &["--max-connections"]),
-        (&["--config", "/nowhere/wsfleet.yaml"], &["--config", "/nowhere/wsfleet.yaml"]),
+        (
+            &["--config", "/nowhere/wsfleet.yaml"],
+            &["--config", "/nowhere/wsfleet.yaml"],
+        ),
     ];
     for (flags, words) in cases {
-        let base: &[&str] = if flags[0] == "--auth" { &[] } else { &["--auth", "insecure-token"] };
+        let base: &[&str] = if flags[0] == "--auth" {
+            &[]
+        } else {
+            &["--auth", "insecure-token"]
+        };
         let ports = Ports::free()?;
         let mut process = Process::spawn(ports, &[base, flags].concat())?;
         let status = process.ended_within(SOON).await?;
@@ -174,9 +216,15 @@ async fn a_secret_is_never_in_the_log() -> Result<()> {
     for url in [right, wrong] {
         let flags = [&OPEN[..], &["--broker", &url, "--log-filter", "debug"]].concat();
         let process = Process::start(&flags).await?;
-        let mut client = Connect::to(process.ports.clients).token("my-own-token").open().await?;
+        let mut client = Connect::to(process.ports.clients)
+            .token("my-own-token")
+            .open()
+            .await?;
         let _ = client.expect_any(&["welcome"]).await;
-        until_async("it says something of Redis", || async { Ok(process.log()?.contains("redis")) }).await?;
+        until_async("it says something of Redis", || async {
+            Ok(process.log()?.contains("redis"))
+        })
+        .await?;
         let log = process.log()?;
         assert!(!log.contains("hunter") && !log.contains("my-own-token"), "{log}");
     }

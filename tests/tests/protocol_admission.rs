@@ -40,14 +40,24 @@ async fn guarded(kind: Kind, more: &[&str]) -> Result<Guarded> {
         Kind::Memory => None,
         Kind::Redis(_) => Some(RedisServer::start().await?),
     };
-    let broker = redis.as_ref().map_or_else(|| "memory".to_owned(), RedisServer::url);
+    let broker = redis
+        .as_ref()
+        .map_or_else(|| "memory".to_owned(), RedisServer::url);
     let secret = NamedTempFile::new()?;
     std::fs::write(secret.path(), SECRET)?;
     let path = secret.path().to_string_lossy().into_owned();
-    let flags = [&["--auth", "jwt", "--jwt-secret-file", &path, "--broker", &broker][..], more].concat();
+    let flags = [
+        &["--auth", "jwt", "--jwt-secret-file", &path, "--broker", &broker][..],
+        more,
+    ]
+    .concat();
     let gateway = Gateway::start(&flags)?;
     gateway.ready().await?;
-    Ok(Guarded { gateway, _redis: redis, _secret: secret })
+    Ok(Guarded {
+        gateway,
+        _redis: redis,
+        _secret: secret,
+    })
 }
 
 fn claims(user: &str) -> Value {
@@ -64,17 +74,31 @@ async fn a_valid_jwt_is_its_subject_wherever_it_is_sent(kind: Kind) -> Result<()
     let token = jwt(SECRET, &claims("ann@example.com"))?;
     let query = to.clone().token(&token).open().await?;
     assert_eq!(user_of(query).await?, "ann@example.com");
-    let header = to.clone().header("authorization", format!("Bearer {token}")).open().await?;
+    let header = to
+        .clone()
+        .header("authorization", format!("Bearer {token}"))
+        .open()
+        .await?;
     assert_eq!(user_of(header).await?, "ann@example.com");
     let offered = format!("wsfleet.v1.json, bearer.{token}");
     let subprotocol = to.header("sec-websocket-protocol", offered).open().await?;
-    assert_eq!(subprotocol.upgrade_header("sec-websocket-protocol"), Some("wsfleet.v1.json"));
+    assert_eq!(
+        subprotocol.upgrade_header("sec-websocket-protocol"),
+        Some("wsfleet.v1.json")
+    );
     assert_eq!(user_of(subprotocol).await?, "ann@example.com");
     Ok(())
 }
 
 async fn a_bad_token_is_closed_with_4001_after_the_upgrade(kind: Kind) -> Result<()> {
-    let flags = ["--jwt-audience", "chat", "--jwt-issuer", "login", "--limit", "handshakesPerSecondPerIp=0"];
+    let flags = [
+        "--jwt-audience",
+        "chat",
+        "--jwt-issuer",
+        "login",
+        "--limit",
+        "handshakesPerSecondPerIp=0",
+    ];
     let guarded = guarded(kind, &flags).await?;
     let good = json!({"sub": "ann", "exp": unix_now() + 600, "aud": "chat", "iss": "login"});
     let with = |field: &str, value: Value| {
@@ -83,7 +107,10 @@ async fn a_bad_token_is_closed_with_4001_after_the_upgrade(kind: Kind) -> Result
         claims
     };
     let to = Connect::to(guarded.gateway.ports.clients);
-    assert_eq!(user_of(to.clone().token(&jwt(SECRET, &good)?).open().await?).await?, "ann");
+    assert_eq!(
+        user_of(to.clone().token(&jwt(SECRET, &good)?).open().await?).await?,
+        "ann"
+    );
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4iLCJleHAiOjk5OTk5OTk5OTl9.";
     let tokens = [
         jwt(b"another secret of 32 or more bytes", &good)?,
@@ -107,7 +134,10 @@ async fn a_bad_token_is_closed_with_4001_after_the_upgrade(kind: Kind) -> Result
 async fn a_token_that_expires_while_connected_closes_with_4202(kind: Kind) -> Result<()> {
     let guarded = guarded(kind, &[]).await?;
     let token = jwt(SECRET, &json!({"sub": "ann", "exp": unix_now() + 2}))?;
-    let mut ann = Connect::to(guarded.gateway.ports.clients).token(&token).open().await?;
+    let mut ann = Connect::to(guarded.gateway.ports.clients)
+        .token(&token)
+        .open()
+        .await?;
     ann.expect("welcome").await?;
     assert_eq!(ann.closed().await?, 4202);
     Ok(())
@@ -142,7 +172,11 @@ async fn upgrades_per_address_are_bounded(kind: Kind) -> Result<()> {
         }
     }
     assert!(refusals.len() >= 4, "{} of 12 were refused", refusals.len());
-    assert!(refusals.iter().all(|answer| answer.status == 429 && answer.header("retry-after").is_some()));
+    assert!(
+        refusals
+            .iter()
+            .all(|answer| answer.status == 429 && answer.header("retry-after").is_some())
+    );
     Ok(())
 }
 
@@ -150,17 +184,27 @@ async fn the_address_is_taken_from_trusted_proxies_only(kind: Kind) -> Result<()
     let flags = ["--limit", "connectionsPerIp=1", "--trusted-hops", "1"];
     let behind = Fleet::start_with(kind, &flags).await?;
     let to = Connect::to(behind.gateway(0).ports.clients).token("ann");
-    let from = |address: &str| to.clone().header("x-forwarded-for", format!("6.6.6.6, {address}"));
+    let from = |address: &str| {
+        to.clone()
+            .header("x-forwarded-for", format!("6.6.6.6, {address}"))
+    };
     let _first = from("192.0.2.1").open().await?;
     assert_eq!(refused(from("192.0.2.1")).await?.status, 429);
     let _second = from("192.0.2.2").open().await?;
     let _third = from("2001:db8::1").open().await?;
-    assert_eq!(refused(from("2001:db8::ffff")).await?.status, 429, "an IPv6 /64 is one address");
+    assert_eq!(
+        refused(from("2001:db8::ffff")).await?.status,
+        429,
+        "an IPv6 /64 is one address"
+    );
 
     let direct = Fleet::start_with(kind, &flags[..2]).await?;
     let to = Connect::to(direct.gateway(0).ports.clients).token("ann");
     let _only = to.clone().header("x-forwarded-for", "192.0.2.1").open().await?;
-    assert_eq!(refused(to.header("x-forwarded-for", "192.0.2.2")).await?.status, 429);
+    assert_eq!(
+        refused(to.header("x-forwarded-for", "192.0.2.2")).await?.status,
+        429
+    );
     Ok(())
 }
 
@@ -171,20 +215,34 @@ async fn a_full_gateway_answers_503_with_retry_after(kind: Kind) -> Result<()> {
     assert!(!gateway.state().await?.accepting);
     let answer = refused(Connect::to(gateway.ports.clients).token("bob")).await?;
     assert_eq!(answer.status, 503);
-    assert!(answer.header("retry-after").is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s > 0)), "{answer:?}");
+    assert!(
+        answer
+            .header("retry-after")
+            .is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s > 0)),
+        "{answer:?}"
+    );
     assert!(gateway.metric("ws_admission_rejected_total", &[]).await? >= 1.0);
     first.close().await?;
-    until_async("it accepts again", || async { Ok(gateway.state().await?.accepting) }).await
+    until_async("it accepts again", || async {
+        Ok(gateway.state().await?.accepting)
+    })
+    .await
 }
 
 async fn connections_per_user_are_bounded(kind: Kind) -> Result<()> {
     let fleet = Fleet::start_with(kind, &["--limit", "connectionsPerUser=2"]).await?;
     let (_first, second) = (fleet.client(0, "ann").await?, fleet.client(0, "ann").await?);
-    let mut third = Connect::to(fleet.gateway(0).ports.clients).token("ann").open().await?;
+    let mut third = Connect::to(fleet.gateway(0).ports.clients)
+        .token("ann")
+        .open()
+        .await?;
     assert_eq!(third.closed().await?, 4103);
     let _other = fleet.client(0, "bob").await?;
     second.close().await?;
-    until_async("the place is free again", || async { Ok(fleet.client(0, "ann").await.is_ok()) }).await
+    until_async("the place is free again", || async {
+        Ok(fleet.client(0, "ann").await.is_ok())
+    })
+    .await
 }
 
 async fn a_request_that_is_no_upgrade_is_told_what_is_missing(kind: Kind) -> Result<()> {
@@ -194,9 +252,19 @@ async fn a_request_that_is_no_upgrade_is_told_what_is_missing(kind: Kind) -> Res
     assert_eq!(plain.status, 426);
     assert_eq!(plain.header("sec-websocket-version"), Some("13"));
     let old = refused(Connect::to(to).header("sec-websocket-version", "8")).await?;
-    assert_eq!((old.status.as_u16(), old.header("sec-websocket-version")), (426, Some("13")));
-    assert_eq!(refused(Connect::to(to).header("sec-websocket-key", "short")).await?.status, 400);
-    let post = Ask::json(hyper::Method::POST, "/ws", &json!({}))?.send(to).await?;
+    assert_eq!(
+        (old.status.as_u16(), old.header("sec-websocket-version")),
+        (426, Some("13"))
+    );
+    assert_eq!(
+        refused(Connect::to(to).header("sec-websocket-key", "short"))
+            .await?
+            .status,
+        400
+    );
+    let post = Ask::json(hyper::Method::POST, "/ws", &json!({}))?
+        .send(to)
+        .await?;
     assert_eq!(post.status, 405);
     assert_eq!(Ask::get("/elsewhere").send(to).await?.status, 404);
     Ok(())
@@ -205,16 +273,31 @@ async fn a_request_that_is_no_upgrade_is_told_what_is_missing(kind: Kind) -> Res
 async fn subprotocols_are_echoed_or_refused(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let to = Connect::to(fleet.gateway(0).ports.clients).token("ann");
-    let known = to.clone().header("sec-websocket-protocol", "graphql-ws, wsfleet.v1.json").open().await?;
-    assert_eq!(known.upgrade_header("sec-websocket-protocol"), Some("wsfleet.v1.json"));
-    assert_eq!(refused(to.header("sec-websocket-protocol", "graphql-ws")).await?.status, 400);
+    let known = to
+        .clone()
+        .header("sec-websocket-protocol", "graphql-ws, wsfleet.v1.json")
+        .open()
+        .await?;
+    assert_eq!(
+        known.upgrade_header("sec-websocket-protocol"),
+        Some("wsfleet.v1.json")
+    );
+    assert_eq!(
+        refused(to.header("sec-websocket-protocol", "graphql-ws"))
+            .await?
+            .status,
+        400
+    );
     Ok(())
 }
 
 async fn origins_are_checked_when_listed(kind: Kind) -> Result<()> {
     let fleet = Fleet::start_with(kind, &["--allowed-origin", "https://chat.example.com"]).await?;
     let to = Connect::to(fleet.gateway(0).ports.clients).token("ann");
-    to.clone().header("origin", "https://chat.example.com").open().await?;
+    to.clone()
+        .header("origin", "https://chat.example.com")
+        .open()
+        .await?;
     let evil = refused(to.header("origin", "https://chat.example.com.evil.example")).await?;
     assert_eq!(evil.status, 403);
     Ok(())
@@ -223,7 +306,10 @@ async fn origins_are_checked_when_listed(kind: Kind) -> Result<()> {
 async fn health_is_served_on_the_clients_port(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
-    assert_eq!(Ask::get("/healthz").send(gateway.ports.clients).await?.status, 200);
+    assert_eq!(
+        Ask::get("/healthz").send(gateway.ports.clients).await?.status,
+        200
+    );
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(gateway.admin(Ask::get(path)).await?.status, 200, "{path}");
     }

@@ -56,12 +56,17 @@ async fn clients(fleet: &Fleet, count: usize) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-async fn a_cordoned_gateway_answers_503_with_a_jittered_retry_after_and_keeps_its_sockets(kind: Kind) -> Result<()> {
+async fn a_cordoned_gateway_answers_503_with_a_jittered_retry_after_and_keeps_its_sockets(
+    kind: Kind,
+) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
     let mut ann = fleet.client(0, "ann").await?;
     let state = take(gateway, &request(DrainMode::Cordon, 1)).await?;
-    assert_eq!((state.phase, state.accepting, state.connections), (GatewayPhase::Cordoned, false, 1));
+    assert_eq!(
+        (state.phase, state.accepting, state.connections),
+        (GatewayPhase::Cordoned, false, 1)
+    );
     let mut waits = BTreeSet::new();
     for _ in 0..40 {
         match Connect::to(gateway.ports.clients).token("bob").upgrade().await? {
@@ -76,7 +81,10 @@ async fn a_cordoned_gateway_answers_503_with_a_jittered_retry_after_and_keeps_it
     assert!(waits.len() > 1 && !waits.contains(&0), "{waits:?}");
     assert_eq!(gateway.admin(Ask::get("/readyz")).await?.status, 200);
     ann.join("still served").await?;
-    assert_eq!(take(gateway, &request(DrainMode::Resume, 1)).await?.phase, GatewayPhase::Serving);
+    assert_eq!(
+        take(gateway, &request(DrainMode::Resume, 1)).await?.phase,
+        GatewayPhase::Serving
+    );
     fleet.client(0, "bob").await?;
     Ok(())
 }
@@ -102,25 +110,42 @@ async fn each_client_of_a_drain_gets_a_delay_of_its_own_and_is_closed_at_its_tim
     let mut closes = Vec::new();
     for (notice, code, waited, closed) in outcomes {
         assert_eq!(code, 1012);
-        assert!(notice["reason"].is_string() && notice["deadline"].is_u64() && notice["resume"] == false, "{notice}");
-        let Some(delay) = notice["reconnectDelay"].as_u64() else { bail!("{notice}") };
+        assert!(
+            notice["reason"].is_string() && notice["deadline"].is_u64() && notice["resume"] == false,
+            "{notice}"
+        );
+        let Some(delay) = notice["reconnectDelay"].as_u64() else {
+            bail!("{notice}")
+        };
         delays.insert(delay);
         let (delay, waited) = (Duration::from_millis(delay), waited);
-        assert!(waited.abs_diff(delay) < Duration::from_secs(1), "told {delay:?}, closed after {waited:?}");
+        assert!(
+            waited.abs_diff(delay) < Duration::from_secs(1),
+            "told {delay:?}, closed after {waited:?}"
+        );
         closes.push(closed);
     }
-    assert!(delays.len() >= COUNT / 2, "{} delays for {COUNT} clients", delays.len());
+    assert!(
+        delays.len() >= COUNT / 2,
+        "{} delays for {COUNT} clients",
+        delays.len()
+    );
     // 10 a second: uniform, so no second has more than one and a half times its share
     closes.sort_unstable();
     let busiest = closes.iter().map(|from| {
-        closes.iter().filter(|at| *at >= from && **at < *from + Duration::from_secs(1)).count()
+        closes
+            .iter()
+            .filter(|at| *at >= from && **at < *from + Duration::from_secs(1))
+            .count()
     });
     let busiest = busiest.max().unwrap_or_default();
     assert!(busiest <= 15, "{busiest} closes in one second");
     assert!(closes[COUNT - 1] > Duration::from_secs(3), "{closes:?}");
     let state = gateway.state().await?;
     assert_eq!((state.connections, state.forced_closed), (0, COUNT as u64));
-    let closed = gateway.metric("ws_closes_total", &["code=\"1012\"", "initiator=\"server\""]).await?;
+    let closed = gateway
+        .metric("ws_closes_total", &["code=\"1012\"", "initiator=\"server\""])
+        .await?;
     assert!((closed - COUNT as f64).abs() < f64::EPSILON, "{closed}");
     Ok(())
 }
@@ -158,9 +183,15 @@ async fn a_lower_epoch_is_fenced_with_409(kind: Kind) -> Result<()> {
     assert_eq!(answer.status, 409);
     assert_eq!(answer.header("content-type"), Some("application/problem+json"));
     let problem: Problem = answer.json()?;
-    assert!(problem.status == 409 && problem.detail.contains('6') && problem.detail.contains('7'), "{problem:?}");
+    assert!(
+        problem.status == 409 && problem.detail.contains('6') && problem.detail.contains('7'),
+        "{problem:?}"
+    );
     let state = gateway.state().await?;
-    assert_eq!((state.phase, state.epoch, state.drain_id.as_deref()), (GatewayPhase::Cordoned, 7, Some("d1")));
+    assert_eq!(
+        (state.phase, state.epoch, state.drain_id.as_deref()),
+        (GatewayPhase::Cordoned, 7, Some("d1"))
+    );
     // the same epoch again is a renewal, a higher one a new leader
     take(gateway, &request(DrainMode::Cordon, 7)).await?;
     assert_eq!(take(gateway, &request(DrainMode::Resume, 8)).await?.epoch, 8);
@@ -190,7 +221,10 @@ async fn closes_pause_when_the_lease_runs_out_and_go_on_when_it_is_renewed(kind:
         anyhow::Ok(())
     })
     .await??;
-    assert!((15..=25).contains(&before), "{before} of 30 are left after a lease of 1 s at 10 a second");
+    assert!(
+        (15..=25).contains(&before),
+        "{before} of 30 are left after a lease of 1 s at 10 a second"
+    );
     let forced = gateway.state().await?.forced_closed;
     asked.lease_seconds = Some(60);
     asked.rate_per_second = Some(50.0);
@@ -199,7 +233,10 @@ async fn closes_pause_when_the_lease_runs_out_and_go_on_when_it_is_renewed(kind:
         assert_eq!(client.closed().await?, 1012);
     }
     let state = gateway.state().await?;
-    assert_eq!(state.forced_closed, 30, "a renewal goes on counting from {forced}");
+    assert_eq!(
+        state.forced_closed, 30,
+        "a renewal goes on counting from {forced}"
+    );
     Ok(())
 }
 
@@ -210,10 +247,10 @@ async fn a_resume_takes_the_drain_back(kind: Kind) -> Result<()> {
     let mut asked = request(DrainMode::Drain, 1);
     asked.rate_per_second = Some(2.0);
     take(gateway, &asked).await?;
-    until_async("one is closed", || async { Ok(gateway.state().await?.connections < 10) }).await?;
+    until_async("one is closed", || async { Ok(gateway.state().await?.forced_closed > 0) }).await?;
     let state = take(gateway, &request(DrainMode::Resume, 1)).await?;
     assert_eq!((state.phase, state.accepting), (GatewayPhase::Serving, true));
-    let left = gateway.state().await?.connections;
+    let left = 10 - gateway.state().await?.forced_closed;
     assert!(left >= 7, "{left}");
     let mut open = 0;
     for client in &mut clients {
@@ -235,7 +272,10 @@ async fn clients_that_leave_by_themselves_are_counted_as_natural(kind: Kind) -> 
         client.expect("server_shutdown").await?;
         client.close().await?;
     }
-    until_async("all are gone", || async { Ok(gateway.state().await?.connections == 0) }).await?;
+    until_async("all are gone", || async {
+        Ok(gateway.state().await?.connections == 0)
+    })
+    .await?;
     let state = gateway.state().await?;
     assert_eq!(state.forced_closed + state.natural_closed, 10);
     assert!(state.natural_closed >= 5, "{state:?}");
@@ -246,14 +286,28 @@ async fn a_malformed_request_is_refused_with_what_to_send(kind: Kind) -> Result<
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
     let cases = [
-        (json!({"drainId": "d", "epoch": 1, "mode": "drain"}), 422, "ratePerSecond"),
-        (json!({"drainId": "d", "epoch": 1, "mode": "drain", "ratePerSecond": -1.0}), 422, "ratePerSecond"),
+        (
+            json!({"drainId": "d", "epoch": 1, "mode": "drain"}),
+            422,
+            "ratePerSecond",
+        ),
+        (
+            json!({"drainId": "d", "epoch": 1, "mode": "drain", "ratePerSecond": -1.0}),
+            422,
+            "ratePerSecond",
+        ),
         (json!({"drainId": "d", "epoch": 1, "mode": "stop"}), 400, "stop"),
         (json!({"drainId": "d", "mode": "cordon"}), 400, "epoch"),
-        (json!({"drainId": "d", "epoch": 1, "mode": "cordon", "rate": 1}), 400, "rate"),
+        (
+            json!({"drainId": "d", "epoch": 1, "mode": "cordon", "rate": 1}),
+            400,
+            "rate",
+        ),
     ];
     for (body, status, word) in cases {
-        let answer = gateway.admin(Ask::json(hyper::Method::PUT, "/admin/v1/drain", &body)?).await?;
+        let answer = gateway
+            .admin(Ask::json(hyper::Method::PUT, "/admin/v1/drain", &body)?)
+            .await?;
         assert_eq!(answer.status, status, "{body}: {answer:?}");
         let problem: Problem = answer.json()?;
         assert!(problem.detail.contains(word), "{body}: {problem:?}");
@@ -273,11 +327,23 @@ async fn the_admin_token_is_wanted_when_set(kind: Kind) -> Result<()> {
     let fleet = Fleet::on(redis, 1, &["--admin-token-file", &path])?;
     let gateway = fleet.gateway(0);
     for path in ["/livez", "/metrics"] {
-        assert_eq!(gateway.admin(Ask::get(path)).await?.status, 200, "{path} wants no token");
+        assert_eq!(
+            gateway.admin(Ask::get(path)).await?.status,
+            200,
+            "{path} wants no token"
+        );
     }
     assert_eq!(gateway.admin(Ask::get("/admin/v1/state")).await?.status, 401);
-    assert_eq!(gateway.admin(Ask::get("/admin/v1/state").bearer("another")).await?.status, 401);
-    let answer = gateway.admin(Ask::get("/admin/v1/state").bearer("a token of enough bytes")).await?;
+    assert_eq!(
+        gateway
+            .admin(Ask::get("/admin/v1/state").bearer("another"))
+            .await?
+            .status,
+        401
+    );
+    let answer = gateway
+        .admin(Ask::get("/admin/v1/state").bearer("a token of enough bytes"))
+        .await?;
     assert_eq!(answer.status, 200);
     assert!(answer.body.len() < 1_024);
     assert_eq!(gateway.drain(&request(DrainMode::Cordon, 1)).await?.status, 401);
@@ -291,13 +357,25 @@ async fn a_gateway_that_is_asked_to_end_drains_itself_within_its_window(kind: Ki
     fleet.gateway(0).shut_down();
     let each = clients.iter_mut().map(|client| async move {
         let notice = client.expect("server_shutdown").await?;
-        anyhow::Ok((notice["reconnectDelay"].as_u64(), client.closed().await?, start.elapsed()))
+        anyhow::Ok((
+            notice["reconnectDelay"].as_u64(),
+            client.closed().await?,
+            start.elapsed(),
+        ))
     });
     let outcomes = futures::future::try_join_all(each).await?;
     let delays: BTreeSet<_> = outcomes.iter().map(|(delay, ..)| *delay).collect();
     assert!(delays.len() >= 15, "{delays:?}");
-    assert!(outcomes.iter().all(|(_, code, at)| *code == 1012 && *at < Duration::from_secs(5)), "{outcomes:?}");
-    assert!(outcomes.iter().any(|(.., at)| *at > Duration::from_millis(1_500)), "not all at once: {outcomes:?}");
+    assert!(
+        outcomes
+            .iter()
+            .all(|(_, code, at)| *code == 1012 && *at < Duration::from_secs(5)),
+        "{outcomes:?}"
+    );
+    assert!(
+        outcomes.iter().any(|(.., at)| *at > Duration::from_millis(1_500)),
+        "not all at once: {outcomes:?}"
+    );
     fleet.gateway_mut(0).ended().await
 }
 
@@ -305,8 +383,10 @@ async fn asked_twice_it_hurries(kind: Kind) -> Result<()> {
     let mut fleet = Fleet::start_with(kind, &["--drain-window", "600"]).await?;
     let mut clients = clients(&fleet, 5).await?;
     fleet.gateway(0).shut_down();
-    until_async("it is ending", || async { Ok(fleet.gateway(0).state().await?.phase == GatewayPhase::Terminating) })
-        .await?;
+    until_async("it is ending", || async {
+        Ok(fleet.gateway(0).state().await?.phase == GatewayPhase::Terminating)
+    })
+    .await?;
     let start = Instant::now();
     fleet.gateway(0).shut_down();
     for client in &mut clients {

@@ -43,8 +43,14 @@ async fn a_message_reaches_every_member_on_every_gateway_the_sender_included_wit
 ) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let mut members = three_members(&fleet, "lobby").await?;
-    let ack = members[0].say_acked("lobby", json!({"text": "hi"}), json!("m1")).await?;
-    assert_eq!((&ack["id"], &ack["offset"], &ack["duplicate"]), (&json!("m1"), &json!(1), &json!(false)), "{ack}");
+    let ack = members[0]
+        .say_acked("lobby", json!({"text": "hi"}), json!("m1"))
+        .await?;
+    assert_eq!(
+        (&ack["id"], &ack["offset"], &ack["duplicate"]),
+        (&json!("m1"), &json!(1), &json!(false)),
+        "{ack}"
+    );
     for member in &mut members {
         let message = member.expect("room_message").await?;
         assert_eq!(message["roomId"], "lobby");
@@ -52,13 +58,21 @@ async fn a_message_reaches_every_member_on_every_gateway_the_sender_included_wit
         assert_eq!(message["payload"], json!({"text": "hi"}));
         assert_eq!(message["offset"], 1);
         assert_eq!(message["serverId"], "g0");
-        assert!(message["timestamp"].as_u64().is_some_and(|t| t > 1_700_000_000_000), "{message}");
+        assert!(
+            message["timestamp"]
+                .as_u64()
+                .is_some_and(|t| t > 1_700_000_000_000),
+            "{message}"
+        );
     }
     // nothing came twice: a second message would have been followed by the first's copies
     members[2].say("lobby", json!("second")).await?;
     for member in &mut members {
         let message = member.expect("room_message").await?;
-        assert_eq!((&message["payload"], &message["offset"]), (&json!("second"), &json!(2)));
+        assert_eq!(
+            (&message["payload"], &message["offset"]),
+            (&json!("second"), &json!(2))
+        );
         assert!(member.all_so_far("room_message").await?.is_empty());
     }
     Ok(())
@@ -82,8 +96,16 @@ async fn every_member_sees_one_order_whoever_sends(kind: Kind) -> Result<()> {
     assert_eq!(orders[0], orders[1]);
     assert_eq!(orders[1], orders[2]);
     for sender in 0..3 {
-        let own: Vec<_> = orders[0].iter().filter(|p| p[0] == sender).map(|p| p[1].clone()).collect();
-        assert_eq!(own, (0..EACH).map(|i| json!(i)).collect::<Vec<_>>(), "a sender's own order is kept");
+        let own: Vec<_> = orders[0]
+            .iter()
+            .filter(|p| p[0] == sender)
+            .map(|p| p[1].clone())
+            .collect();
+        assert_eq!(
+            own,
+            (0..EACH).map(|i| json!(i)).collect::<Vec<_>>(),
+            "a sender's own order is kept"
+        );
     }
     Ok(())
 }
@@ -116,10 +138,16 @@ async fn a_join_tells_epoch_and_offset_also_of_an_empty_room(kind: Kind) -> Resu
     assert_eq!(first["offset"], 0);
     assert!(first["epoch"].as_str().is_some_and(|e| !e.is_empty()), "{first}");
     let second = bob.join("empty").await?;
-    assert_eq!((&second["epoch"], &second["offset"]), (&first["epoch"], &json!(0)));
+    assert_eq!(
+        (&second["epoch"], &second["offset"]),
+        (&first["epoch"], &json!(0))
+    );
     let again = ann.join("empty").await?;
     assert_eq!((&again["epoch"], &again["offset"]), (&first["epoch"], &json!(0)));
-    assert_eq!(bob.say_acked("empty", json!(1), json!(1)).await?["epoch"], first["epoch"]);
+    assert_eq!(
+        bob.say_acked("empty", json!(1), json!(1)).await?["epoch"],
+        first["epoch"]
+    );
     Ok(())
 }
 
@@ -130,11 +158,19 @@ async fn users_that_join_and_leave_are_announced_to_the_others(kind: Kind) -> Re
     let mut bob = fleet.client(1, "bob").await?;
     bob.join("lobby").await?;
     let joined = ann.expect("user_joined").await?;
-    assert_eq!((&joined["roomId"], &joined["userId"]), (&json!("lobby"), &json!("user_bob")), "{joined}");
+    assert_eq!(
+        (&joined["roomId"], &joined["userId"]),
+        (&json!("lobby"), &json!("user_bob")),
+        "{joined}"
+    );
     assert_eq!(joined["serverId"], format!("g{}", 1 % fleet.len()));
     bob.leave("lobby").await?;
     let left = ann.expect("user_left").await?;
-    assert_eq!((&left["roomId"], &left["userId"]), (&json!("lobby"), &json!("user_bob")), "{left}");
+    assert_eq!(
+        (&left["roomId"], &left["userId"]),
+        (&json!("lobby"), &json!("user_bob")),
+        "{left}"
+    );
     // who joins needs no announcement of itself
     assert!(ann.all_so_far("user_joined").await?.is_empty());
     assert!(bob.all_so_far("user_joined").await?.is_empty());
@@ -181,8 +217,28 @@ async fn a_cut_connection_leaves_its_rooms(kind: Kind) -> Result<()> {
 async fn rooms_with_awkward_names_are_rooms_like_any_other(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let names = [
-        "events", "a:b", "a", "b", "\u{1F600}\u{1F468}\u{200D}\u{1F469}", "{", "}", "{}", "a}", "%7D", "%", "*", "?",
-        "[ab]", " ", "\"", "\\", "\n", "\0", "../x", "room:events", "wsfleet:0:room:{a}",
+        "events",
+        "a:b",
+        "a",
+        "b",
+        "\u{1F600}\u{1F468}\u{200D}\u{1F469}",
+        "{",
+        "}",
+        "{}",
+        "a}",
+        "%7D",
+        "%",
+        "*",
+        "?",
+        "[ab]",
+        " ",
+        "\"",
+        "\\",
+        "\n",
+        "\0",
+        "../x",
+        "room:events",
+        "wsfleet:0:room:{a}",
     ];
     let (mut ann, mut bob) = (fleet.client(0, "ann").await?, fleet.client(1, "bob").await?);
     for name in names {
@@ -191,7 +247,11 @@ async fn rooms_with_awkward_names_are_rooms_like_any_other(kind: Kind) -> Result
     }
     for name in names {
         let ack = ann.say_acked(name, json!({"to": name}), json!(name)).await?;
-        assert_eq!((&ack["id"], &ack["offset"]), (&json!(name), &json!(1)), "{name:?}: {ack}");
+        assert_eq!(
+            (&ack["id"], &ack["offset"]),
+            (&json!(name), &json!(1)),
+            "{name:?}: {ack}"
+        );
         for client in [&mut ann, &mut bob] {
             let message = client.expect("room_message").await?;
             assert_eq!(message["roomId"], name);
@@ -212,7 +272,10 @@ async fn a_room_name_of_255_bytes_is_allowed_and_one_more_is_not(kind: Kind) -> 
     for name in [longest + "y", String::new()] {
         ann.send(json!({"type": "join", "room": name, "id": 7})).await?;
         let error = ann.expect("error").await?;
-        assert!(error["code"] == "room_name_too_long" || error["code"] == "invalid_field", "{error}");
+        assert!(
+            error["code"] == "room_name_too_long" || error["code"] == "invalid_field",
+            "{error}"
+        );
         assert_eq!(error["temporary"], false);
     }
     Ok(())
@@ -222,11 +285,20 @@ async fn only_members_can_send_to_a_room(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let mut members = three_members(&fleet, "lobby").await?;
     let mut outsider = fleet.client(0, "eve").await?;
-    outsider.send(json!({"type": "room_message", "room": "lobby", "payload": 1, "id": "x"})).await?;
+    outsider
+        .send(json!({"type": "room_message", "room": "lobby", "payload": 1, "id": "x"}))
+        .await?;
     let error = outsider.expect("error").await?;
-    assert_eq!((&error["code"], &error["id"]), (&json!("not_in_room"), &json!("x")), "{error}");
+    assert_eq!(
+        (&error["code"], &error["id"]),
+        (&json!("not_in_room"), &json!("x")),
+        "{error}"
+    );
     members[1].say("lobby", json!("from a member")).await?;
-    assert_eq!(members[2].expect("room_message").await?["payload"], "from a member");
+    assert_eq!(
+        members[2].expect("room_message").await?["payload"],
+        "from a member"
+    );
     Ok(())
 }
 
@@ -289,9 +361,15 @@ async fn two_rooms_of_one_connection_do_not_mix(kind: Kind) -> Result<()> {
     ann.say("b", json!("b1")).await?;
     ann.say("a", json!("a1")).await?;
     let message = bob.expect("room_message").await?;
-    assert_eq!((&message["roomId"], &message["payload"]), (&json!("a"), &json!("a1")));
+    assert_eq!(
+        (&message["roomId"], &message["payload"]),
+        (&json!("a"), &json!("a1"))
+    );
     let both = ann.expect_many("room_message", 2).await?;
-    assert!(both.iter().all(|m| m["offset"] == 1 && m["payload"] == format!("{}1", m["roomId"].as_str().unwrap_or(""))));
+    assert!(
+        both.iter()
+            .all(|m| m["offset"] == 1 && m["payload"] == format!("{}1", m["roomId"].as_str().unwrap_or("")))
+    );
     Ok(())
 }
 

@@ -26,14 +26,18 @@ async fn a_silent_client_is_closed_within_forty_seconds_and_one_that_answers_sta
     let mut alive = fleet.client(0, "alive").await?;
     let no_pong = || gateway.metric("ws_closes_total", &["code=\"4201\""]);
     // first ping within 30 s, 10 s to answer it, and the sweep's second
-    within(Duration::from_secs(45), "the dead one is closed, the other one pinged", async {
-        while no_pong().await? < 1.0 || alive.pings() < 1 {
-            let _ = alive
-                .expect_within(Duration::from_millis(500), "nothing, but pings are answered")
-                .await;
-        }
-        anyhow::Ok(())
-    })
+    within(
+        Duration::from_secs(45),
+        "the dead one is closed, the other one pinged",
+        async {
+            while no_pong().await? < 1.0 || alive.pings() < 1 {
+                let _ = alive
+                    .expect_within(Duration::from_millis(500), "nothing, but pings are answered")
+                    .await;
+            }
+            anyhow::Ok(())
+        },
+    )
     .await??;
     assert_eq!(dead.closed().await?, 4201);
     alive.join("still here").await?;
@@ -67,7 +71,11 @@ async fn a_slow_consumer_is_closed_with_4102_and_the_others_get_everything(kind:
         assert_eq!(sender.expect("room_message").await?["offset"], number + 1);
     }
     until_async("the slow one is closed, and counted", || async {
-        Ok(fleet.gateway(1).metric("ws_closes_total", &["code=\"4102\""]).await? > 0.5)
+        Ok(fleet
+            .gateway(1)
+            .metric("ws_closes_total", &["code=\"4102\""])
+            .await?
+            > 0.5)
     })
     .await?;
     let code = slow.closed().await?;

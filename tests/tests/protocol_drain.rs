@@ -143,10 +143,10 @@ async fn each_client_of_a_drain_gets_a_delay_of_its_own_and_is_closed_at_its_tim
     assert!(closes[COUNT - 1] > Duration::from_secs(3), "{closes:?}");
     let state = gateway.state().await?;
     assert_eq!((state.connections, state.forced_closed), (0, COUNT as u64));
-    let closed = gateway
+    let counted = gateway
         .metric("ws_closes_total", &["code=\"1012\"", "initiator=\"server\""])
         .await?;
-    assert!((closed - COUNT as f64).abs() < f64::EPSILON, "{closed}");
+    assert!((counted - COUNT as f64).abs() < f64::EPSILON, "{counted}");
     Ok(())
 }
 
@@ -165,8 +165,8 @@ async fn a_drained_client_is_served_until_its_close(kind: Kind) -> Result<()> {
     // one may have been closed by now, the other one is served to its last second
     let mut served = 0;
     for client in &mut clients {
-        let acked = client.say_acked("lobby", json!(1), json!(1)).await;
-        served += usize::from(acked.is_ok());
+        let answer = client.say_acked("lobby", json!(1), json!(1)).await;
+        served += usize::from(answer.is_ok());
     }
     assert!(served > 0);
     for client in &mut clients {
@@ -247,7 +247,10 @@ async fn a_resume_takes_the_drain_back(kind: Kind) -> Result<()> {
     let mut asked = request(DrainMode::Drain, 1);
     asked.rate_per_second = Some(2.0);
     take(gateway, &asked).await?;
-    until_async("one is closed", || async { Ok(gateway.state().await?.forced_closed > 0) }).await?;
+    until_async("one is closed", || async {
+        Ok(gateway.state().await?.forced_closed > 0)
+    })
+    .await?;
     let state = take(gateway, &request(DrainMode::Resume, 1)).await?;
     assert_eq!((state.phase, state.accepting), (GatewayPhase::Serving, true));
     let left = 10 - gateway.state().await?.forced_closed;

@@ -175,8 +175,8 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
 
     /// Subscribes this gateway to a stream and tells its position then: every later message is delivered.
     /// Messages may be delivered before the future is ready: keep those after the position, drop the others. After an
-    /// error there is no subscription. Calling it again for a subscribed stream is an error of the caller. Not cancel-safe: poll to completion, and
-    /// call [`Broker::unsubscribe`] if the result is no longer wanted.
+    /// error there is no subscription. Calling it again for a subscribed stream is an error of the caller. Not
+    /// cancel-safe: poll to completion, and call [`Broker::unsubscribe`] if the result is no longer wanted.
     fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>>;
 
     /// Ends a subscription. Messages already on their way may still be delivered.

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
+use crate::broker::redis::RedisConfig;
+
 /// What would have been allowed; the words follow "give ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed(pub &'static str);
@@ -29,16 +31,11 @@ impl FromStr for BrokerChoice {
         if text == "memory" {
             return Ok(Self::Memory);
         }
-        let url = Url::parse(text).map_err(|_| allowed)?;
-        let host = url.host_str().is_some_and(|host| !host.is_empty());
-        let database = url.path().trim_start_matches('/');
-        let bare = url.query().is_none() && url.fragment().is_none();
-        if url.scheme() == "redis" && host && bare && (database.is_empty() || database.parse::<u16>().is_ok())
-        {
-            Ok(Self::Redis(RedisUrl(url)))
-        } else {
-            Err(allowed)
-        }
+        // one judge of what a Redis URL is: what passes here is taken by the broker
+        RedisConfig::from_url(text).map_err(|_| allowed)?;
+        Url::parse(text)
+            .map(|url| Self::Redis(RedisUrl(url)))
+            .map_err(|_| allowed)
     }
 }
 

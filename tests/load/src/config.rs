@@ -55,8 +55,11 @@ pub enum Reconnect {
 /// One load run. All rates are per second; 0 switches the matter off.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// Where to connect to; several are used in turn.
+    /// Where to connect to; with several, each socket takes one at random.
     pub targets: Vec<Target>,
+    /// Where the first socket of client `i` goes: to entry `i` modulo their number, so that a test decides how many
+    /// sockets a gateway holds. Later sockets go to `targets`, and the first ones too when this is empty.
+    pub first_targets: Vec<Target>,
     /// Clients to open.
     pub connections: u32,
     /// New clients per second while ramping up.
@@ -92,6 +95,7 @@ impl LoadConfig {
     pub fn new(target: Target) -> Self {
         Self {
             targets: vec![target],
+            first_targets: Vec::new(),
             connections: 100,
             rate: 500.0,
             connect_concurrency: 500,

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::policy::Event;
+use crate::target::Target;
 use crate::wire::handshake::{self, Answer};
 
 /// Connect and upgrade together; as long as servers give a handshake, and a bit.
@@ -53,9 +54,9 @@ impl Refusal {
 }
 
 /// Opens one socket for client `index`. Cancel-safe: what was begun is closed.
-pub(super) async fn connect(shared: &Shared, index: u32) -> Result<Upgraded, Refusal> {
+pub(super) async fn connect(shared: &Shared, index: u32, target: &Target) -> Result<Upgraded, Refusal> {
     let began = shared.now();
-    let upgraded = timeout(DEADLINE, upgrade(shared, index, began))
+    let upgraded = timeout(DEADLINE, upgrade(shared, index, target, began))
         .await
         .unwrap_or(Err(Refusal::Failed("timeout")))?;
     shared.stats.accepted.add(1);
@@ -63,10 +64,8 @@ pub(super) async fn connect(shared: &Shared, index: u32) -> Result<Upgraded, Ref
     Ok(upgraded)
 }
 
-async fn upgrade(shared: &Shared, index: u32, began: Duration) -> Result<Upgraded, Refusal> {
+async fn upgrade(shared: &Shared, index: u32, target: &Target, began: Duration) -> Result<Upgraded, Refusal> {
     let config = &shared.config;
-    let targets = &config.targets;
-    let target = &targets[rand::rng().random_range(0..targets.len())];
     let token = shared
         .tokens
         .token(&config.user(index))

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +20,7 @@ use crate::config::LoadConfig;
 use crate::ledger::{Handover, Ledger};
 use crate::policy::{Decision, Event, Policy, PolicySettings, StopReason};
 use crate::stats::Stats;
+use crate::target::Target;
 use crate::token::Tokens;
 
 use connect::Refusal;
@@ -98,7 +100,7 @@ impl Client {
         let client = Arc::clone(self);
         self.shared.tasks.spawn(async move {
             // the first attempt waits for nothing; the permit goes when the policy takes over
-            let first = client.connect().await;
+            let first = client.connect(client.first_target()).await;
             drop(opened);
             client.keep_connected(first, None, cancel).await;
         });
@@ -124,7 +126,7 @@ impl Client {
     fn start_beside(self: &Arc<Self>, old: Arc<Socket>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
         let client = Arc::clone(self);
         Box::pin(async move {
-            let first = client.connect().await;
+            let first = client.connect(client.any_target()).await;
             client.keep_connected(first, Some(old), cancel).await;
         })
     }
@@ -160,7 +162,7 @@ impl Client {
             if cancel.run_until_cancelled(wait).await.is_none() {
                 return;
             }
-            attempt = self.connect().await;
+            attempt = self.connect(self.any_target()).await;
         }
     }
 
@@ -172,8 +174,19 @@ impl Client {
         self.shared.stats.stopped.add(&label);
     }
 
-    async fn connect(&self) -> Result<connect::Upgraded, Refusal> {
-        connect::connect(&self.shared, self.index).await
+    async fn connect(&self, target: &Target) -> Result<connect::Upgraded, Refusal> {
+        connect::connect(&self.shared, self.index, target).await
+    }
+
+    fn first_target(&self) -> &Target {
+        let first = &self.shared.config.first_targets;
+        let own = self.index as usize % first.len().max(1);
+        first.get(own).unwrap_or_else(|| self.any_target())
+    }
+
+    fn any_target(&self) -> &Target {
+        let targets = &self.shared.config.targets;
+        &targets[rand::rng().random_range(0..targets.len())]
     }
 
     /// A socket is joined to all rooms.

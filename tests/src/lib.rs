@@ -11,4 +11,8 @@ pub mod operator;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod scenario;
+pub mod steps;
+pub mod verdict;
 pub mod wait;
+pub mod witness;

@@ -175,17 +175,29 @@ impl Elector {
                     Some(Err(error)) => debug!(%error, "watch of the lease interrupted"),
                     None => sleep(RETRY).await,
                 },
-                () = sleep_until(free_at.max(retry_at)) => match self.acquire(sighting.as_ref()).await {
-                    Ok(lease) => return lease,
-                    Err(error) => {
-                        debug!(%error, "lease not acquired");
-                        retry_at = Instant::now() + RETRY;
-                        if let Ok(Some(lease)) = self.bounded(self.api.get_opt(&self.name)).await {
-                            sighting = Some(Sighting::of(lease, sighting.as_ref(), Instant::now()));
+                () = sleep_until(free_at.max(retry_at)) => {
+                    // looked at once more: a watch that is behind or forbidden must not cost a write that fails
+                    match self.bounded(self.api.get_opt(&self.name)).await {
+                        Ok(found) => {
+                            let now = Instant::now();
+                            sighting = found.map(|lease| Sighting::of(lease, sighting.as_ref(), now));
                             known = true;
+                            if sighting.as_ref().is_some_and(|seen| seen.free_at() > now) {
+                                continue;
+                            }
+                        }
+                        Err(error) => {
+                            debug!(%error, "lease not read");
+                            retry_at = Instant::now() + RETRY;
+                            continue;
                         }
                     }
-                },
+                    match self.acquire(sighting.as_ref()).await {
+                        Ok(lease) => return lease,
+                        Err(error) => debug!(%error, "lease not acquired"),
+                    }
+                    retry_at = Instant::now() + RETRY;
+                }
             }
         }
     }

@@ -50,9 +50,9 @@ check-generated: generate ## fail when a generated file is not what its source s
 	@git diff --exit-code -- crds/wsfleet.dev_websocketclusters.yaml charts/ || \
 	  { echo 'error: generated files differ from their sources: run `make generate` and commit them' >&2; exit 1; }
 test-unit: ## units and property tests
-	$(CARGO) test --workspace --exclude wsfleet-tests
-test-protocol: deps ## the gateway on real sockets, with both brokers (real redis-server)
-	$(CARGO) test -p wsfleet-tests --lib --test 'protocol_*' --test 'load_*'
+	@tests/run.sh unit
+test-protocol: ## the gateway on real sockets, with both brokers (real redis-server)
+	@tests/run.sh protocol
 test-cluster: ## the resource, the operator and the chart on the real cluster
 	@tests/run.sh cluster
 deps: ## install what the tests need (as root), or say what to install

@@ -6,28 +6,64 @@
 cd "$REPO"
 
 part() { printf '\n\033[1m== %s\033[0m\n' "$*" >&2; }
-# suite TARGET...: test binaries of wsfleet-tests, one after the other; threads: how many tests of one run at once
+
+# Everything is built in one go, tests and programs: each crate then has one set of features, and is compiled once.
+build() {
+    [ -z "${built:-}" ] || return 0
+    step "building the programs and the tests"
+    cargo build --workspace --all-targets --quiet
+    WSFLEET_PROGRAMS=${CARGO_TARGET_DIR:-$REPO/target}/debug
+    export WSFLEET_PROGRAMS
+    built=yes
+}
+
+# Which files of tests/tests belong to which part; one that belongs to none is an error, so that none is forgotten.
+protocol='broker_* load_* outage program protocol_*'
+api='chart_* cluster_* controller_* crd_*'
+scenarios='scenario_disruption scenario_errors scenario_rollout scenario_scale'
+idle='scenario_idle'
+
+check_parts() {
+    local file name pattern found
+    for file in tests/tests/*.rs; do
+        name=$(basename "$file" .rs) found=
+        for pattern in $protocol $api $scenarios $idle; do
+            # shellcheck disable=SC2053 # a pattern
+            [[ $name != $pattern ]] || found=yes
+        done
+        [ -n "$found" ] || die "tests/tests/$name.rs belongs to no part of tests/run.sh"
+    done
+}
+
+# suite THREADS PATTERN...: test binaries of wsfleet-tests one after the other, so many tests of one at once
 suite() {
     local threads=$1 names=() name
     shift
     for name in "$@"; do names+=(--test "$name"); done
-    cargo test -p wsfleet-tests --no-fail-fast "${names[@]}" -- --test-threads "$threads"
+    cargo test --workspace --no-fail-fast "${names[@]}" -- --test-threads "$threads"
 }
 
 run_lint() {
     part "lint"
+    check_parts
     make --no-print-directory lint
 }
 
 run_unit() {
     part "units and properties"
-    cargo test --workspace --exclude wsfleet-tests
+    build
+    cargo test --workspace --no-fail-fast --lib --bins
+    cargo test --workspace --no-fail-fast --doc
 }
 
 run_protocol() {
     part "the gateway on real sockets, with both brokers"
     "$HERE/deps.sh" tests
-    cargo test -p wsfleet-tests --lib --no-fail-fast --test 'broker_*' --test 'protocol_*' --test 'load_*'
+    build
+    set -f
+    # shellcheck disable=SC2086 # a list of patterns
+    suite 2 $protocol
+    set +f
 }
 
 idle_pid=
@@ -58,24 +94,28 @@ run_cluster() {
     [ "$CLUSTER" != current ] || "$REPO/images/push.sh"
     helm=$("$HERE/build.sh" helm)
     export PATH=${helm%/*}:$PATH
-    cargo test --quiet -p wsfleet-tests --no-run
+    build
 
     part "idle for ten minutes, in the background"
     local idle_log=$CLUSTER_DIR/logs/scenario_idle.log
-    suite 1 scenario_idle >"$idle_log" 2>&1 &
+    suite 1 $idle >"$idle_log" 2>&1 &
     idle_pid=$!
 
+    local failed=0
+    set -f
     part "the resource, the operator and the chart on the real API server"
-    suite 4 'cluster_*' 'crd_*' 'controller_*' 'chart_*'
+    # shellcheck disable=SC2086 # lists of patterns
+    suite 3 $api || failed=1
     part "scenarios on the real cluster"
-    suite 1 scenario_rollout scenario_scale scenario_disruption scenario_errors
+    # shellcheck disable=SC2086
+    suite 1 $scenarios || failed=1
+    set +f
 
     part "idle for ten minutes: the result"
-    local status=0
-    wait "$idle_pid" || status=$?
+    wait "$idle_pid" || failed=1
     idle_pid=
     cat "$idle_log"
-    return $status
+    return $failed
 }
 
 [ $# -gt 0 ] || set -- lint unit protocol cluster

@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod http;
 pub mod operator;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod redis;
 pub mod scenario;

@@ -1,10 +1,9 @@
 //! The operator as a process of this machine, for tests that watch it, stop it and kill it.
 //!
-//! The program is built once per test binary, by the cargo that runs the tests. It serves one namespace, has its Lease
+//! The program is built once per test binary. It serves one namespace, has its Lease
 //! there too, and is killed when its handle is dropped.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::cluster::{Namespace, until};
+use crate::program::program;
 
 /// Name of the Lease of the operators that are started here.
 pub const LEASE: &str = "wsfleet-operator";
@@ -41,7 +41,7 @@ impl Operator {
 
     /// As [`Operator::start`], with a Lease of that name: operators with different Leases do not know of each other.
     pub async fn start_with_lease(namespace: &Namespace, identity: &str, lease: &str) -> Result<Self> {
-        let program = tokio::task::spawn_blocking(program).await??;
+        let program = tokio::task::spawn_blocking(|| program("wsfleet-operator")).await??;
         let log = NamedTempFile::new()?;
         let name = namespace.name();
         let image = namespace.cluster().image("pause:1");
@@ -168,42 +168,4 @@ impl Drop for Operator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Builds the operator, if that was not done yet, and says where the program is.
-fn program() -> Result<PathBuf> {
-    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
-    let mut built = BUILT.lock();
-    if let Some(program) = &*built {
-        return Ok(program.clone());
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "wsfleet-operator",
-            "--bin",
-            "wsfleet-operator",
-        ])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::null())
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "the operator does not build: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let messages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let artifacts = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = artifacts
-        .filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from))
-        .next_back();
-    let program = executable.context("cargo named no program")?;
-    *built = Some(program.clone());
-    Ok(program)
 }

@@ -1,9 +1,7 @@
 //! The gateway's real binary as a child process.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +10,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::http::Ask;
+use crate::program::program;
 use crate::wait::SOON;
 
 /// Pause between two looks.
@@ -88,7 +87,7 @@ impl Process {
     pub fn spawn(ports: Ports, flags: &[&str]) -> Result<Self> {
         let directory = TempDir::new()?;
         let log = std::fs::File::create(directory.path().join("log"))?;
-        let child = Command::new(binary()?)
+        let child = Command::new(program("wsfleet-gateway")?)
             .args(ports.flags())
             .args(flags)
             .stdin(Stdio::null())
@@ -136,44 +135,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The binary, built once per test program with the profile of the tests, and beside them.
-fn binary() -> Result<PathBuf> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| build().map_err(|e| format!("{e:#}")))
-        .clone()
-        .map_err(anyhow::Error::msg)
-}
-
-fn build() -> Result<PathBuf> {
-    // target/<profile>/deps/<test program>
-    let program = std::env::current_exe()?;
-    let profile = program
-        .parent()
-        .and_then(std::path::Path::parent)
-        .context("an unusual place for tests")?;
-    let target = profile.parent().context("an unusual place for tests")?;
-    let release = profile.file_name().is_some_and(|name| name == "release");
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "wsfleet-gateway",
-            "--bin",
-            "wsfleet-gateway",
-            "--target-dir",
-        ])
-        .arg(target)
-        .args(release.then_some("--release"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "cargo build: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(profile.join("wsfleet-gateway"))
 }

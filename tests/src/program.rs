@@ -47,6 +47,6 @@ fn build(name: &str) -> Result<PathBuf> {
     let artifacts = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executables = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from));
+    let mut executables = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from));
     executables.next_back().context("cargo named no program")
 }

@@ -71,10 +71,12 @@ impl Gateway {
         let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
         let broker: Arc<dyn Broker> = match &settings.broker {
             BrokerChoice::Memory => Arc::new(MemoryBroker::new(Arc::clone(&rooms) as _)),
-            BrokerChoice::Redis(url) => Arc::new(RedisBroker::start(
-                &RedisConfig::from_url(url.expose())?,
-                Arc::clone(&rooms) as _,
-            )),
+            BrokerChoice::Redis(url) => {
+                let config = RedisConfig::from_url(url.expose())?;
+                let broker = RedisBroker::start(&config, Arc::clone(&rooms) as _)?;
+                env.metrics.register(broker.stats().collectors())?;
+                Arc::new(broker)
+            }
         };
         Ok(Arc::new(Self {
             connections: Connections::default(),

@@ -2,6 +2,7 @@
 //!
 //! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
 
+pub mod broker;
 pub mod client;
 pub mod cluster;
 pub mod fleet;

@@ -247,6 +247,13 @@ impl Metrics {
         })
     }
 
+    /// Adds what others count. Fails when a name is taken.
+    pub fn register(&self, collectors: Vec<Box<dyn Collector>>) -> prometheus::Result<()> {
+        collectors
+            .into_iter()
+            .try_for_each(|collector| self.registry.register(collector))
+    }
+
     /// So many messages were written or queued.
     pub fn sent(&self, messages: u64) {
         self.sent.inc_by(messages);

@@ -196,7 +196,7 @@ pub(super) async fn run(
                     tracing::info!(redis = config.address(), "command link is up");
                     backoff.reset();
                     complaint.clear();
-                    Stats::add(&stats.command_links, 1);
+                    stats.command_links.inc();
                     let reason = serve(&commands, link, &config).await;
                     tracing::warn!(redis = config.address(), reason, "command link is lost");
                 }

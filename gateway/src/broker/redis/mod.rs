@@ -59,12 +59,14 @@ impl std::fmt::Debug for RedisBroker {
 
 impl RedisBroker {
     /// Starts the two links in the background; to be called inside a tokio runtime. Never waits for Redis.
-    pub fn start(config: &RedisConfig, sink: Arc<dyn Sink>) -> Self {
+    /// Fails only by a mistake in the metrics' names.
+    pub fn start(config: &RedisConfig, sink: Arc<dyn Sink>) -> prometheus::Result<Self> {
+        let stats = Arc::new(Stats::new()?);
         let broker = Self {
             database: config.database(),
             commands: Arc::new(Commands::new()),
             table: Arc::new(Table::default()),
-            stats: Arc::new(Stats::default()),
+            stats,
             proven: Arc::new(AtomicBool::new(false)),
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -88,12 +90,11 @@ impl RedisBroker {
             .tasks
             .spawn(subscribe::run(subscriber, broker.cancelled.clone()));
         broker.tasks.close();
-        broker
+        Ok(broker)
     }
 
     /// What happened on the links so far.
     pub fn stats(&self) -> &Stats {
-        Stats::set(&self.stats.subscriptions, self.table.len() as u64);
         &self.stats
     }
 }

@@ -18,7 +18,6 @@ use super::command::{Item, OnAnswer};
 use super::config::Backoff;
 use super::intake::{Intake, Raw, Taken};
 use super::script::Request;
-use super::stats::Stats;
 use super::subscribe::Subscriber;
 use super::table::{Changes, Seen, Ticket};
 
@@ -84,6 +83,7 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.subscriber.proven.store(false, Ordering::Relaxed);
         self.subscriber.table.unlink();
+        self.count_subscriptions();
     }
 }
 
@@ -130,6 +130,7 @@ impl<'a> Session<'a> {
         let timing = self.subscriber.config.timing;
         loop {
             self.tell_next();
+            self.count_subscriptions();
             self.end_of_resync();
             let alarm = self
                 .probe
@@ -204,6 +205,13 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn count_subscriptions(&self) {
+        self.subscriber
+            .stats
+            .subscriptions
+            .set(self.subscriber.table.len() as i64);
+    }
+
     fn tell(&mut self, told: Told, verb: &'static str, channels: Vec<Arc<[u8]>>) {
         let mut connection = self.connection.clone();
         let work = async move {
@@ -273,7 +281,7 @@ impl<'a> Session<'a> {
             request,
             on_answer: Some(on_answer),
         });
-        Stats::add(&self.subscriber.stats.probes, 1);
+        self.subscriber.stats.probes.inc();
         self.probe = Some(Probe {
             number: self.probes,
             sent: Instant::now(),
@@ -293,7 +301,7 @@ impl<'a> Session<'a> {
                 false
             }
             Some(_) => {
-                Stats::add(&self.subscriber.stats.probes_missed, 1);
+                self.subscriber.stats.probes_missed.inc();
                 true
             }
             None if self.subscriber.commands.is_up() => {
@@ -317,10 +325,7 @@ impl<'a> Session<'a> {
         }
         if let Some(probe) = self.take_seen_probe(&taken.messages) {
             let took = probe.sent.elapsed();
-            Stats::set(
-                &subscriber.stats.probe_micros,
-                u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            );
+            subscriber.stats.probe_seconds.observe(took.as_secs_f64());
             if probe.proves_resync {
                 self.settle(&mut seen);
                 backoff.reset();
@@ -331,7 +336,7 @@ impl<'a> Session<'a> {
         }
         self.count(&seen);
         if taken.overflow {
-            Stats::add(&subscriber.stats.overflows, 1);
+            subscriber.stats.overflows.inc();
             return Err("more messages came than could be handed on");
         }
         if taken.gone {
@@ -358,10 +363,7 @@ impl<'a> Session<'a> {
         seen.missed += compared.missed;
         seen.epoch_changes += compared.epoch_changes;
         let took = resync.started.elapsed();
-        Stats::set(
-            &subscriber.stats.resubscribe_micros,
-            u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        );
+        subscriber.stats.resubscribe_seconds.observe(took.as_secs_f64());
         subscriber.proven.store(true, Ordering::Relaxed);
         tracing::info!(
             redis = subscriber.config.address(),
@@ -375,10 +377,10 @@ impl<'a> Session<'a> {
 
     fn count(&self, seen: &Seen) {
         let stats = &self.subscriber.stats;
-        Stats::add(&stats.missed, seen.missed);
-        Stats::add(&stats.duplicates, seen.duplicates);
-        Stats::add(&stats.epoch_changes, seen.epoch_changes);
-        Stats::add(&stats.undecodable, seen.undecodable);
+        stats.missed.inc_by(seen.missed);
+        stats.duplicates.inc_by(seen.duplicates);
+        stats.epoch_changes.inc_by(seen.epoch_changes);
+        stats.undecodable.inc_by(seen.undecodable);
         if seen.missed > 0 {
             tracing::warn!(
                 missed = seen.missed,

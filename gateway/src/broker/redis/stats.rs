@@ -1,42 +1,98 @@
-//! Counts of what happened on the links; read by the metrics.
+//! What happened on the links, as metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
 
-/// Monotonic counts unless said otherwise. Relaxed: each is read for itself.
-#[derive(Debug, Default)]
+/// Metrics of one broker; they are counted whether or not they are registered anywhere.
+#[derive(Debug)]
 pub struct Stats {
     /// Command links made.
-    pub command_links: AtomicU64,
+    pub command_links: IntCounter,
     /// Subscription links made.
-    pub subscription_links: AtomicU64,
-    /// Probes published on silent subscription links.
-    pub probes: AtomicU64,
+    pub subscription_links: IntCounter,
+    /// Probes published on new and on silent subscription links.
+    pub probes: IntCounter,
     /// Probes not seen in time: each cost a link.
-    pub probes_missed: AtomicU64,
-    /// Microseconds that the last probe took (gauge).
-    pub probe_micros: AtomicU64,
-    /// Microseconds that the last resubscription of everything took, proof included (gauge).
-    pub resubscribe_micros: AtomicU64,
+    pub probes_missed: IntCounter,
+    /// From a probe's publication to its arrival.
+    pub probe_seconds: Histogram,
+    /// Resubscription of everything after a reconnect, proof included.
+    pub resubscribe_seconds: Histogram,
     /// Offsets of subscribed streams that were never delivered.
-    pub missed: AtomicU64,
+    pub missed: IntCounter,
     /// Deliveries dropped because their offset had been delivered.
-    pub duplicates: AtomicU64,
+    pub duplicates: IntCounter,
     /// Streams seen to begin a new epoch.
-    pub epoch_changes: AtomicU64,
+    pub epoch_changes: IntCounter,
     /// Payloads on our channels that are not ours.
-    pub undecodable: AtomicU64,
+    pub undecodable: IntCounter,
     /// Times that deliveries piled up beyond bounds: each cost a link.
-    pub overflows: AtomicU64,
-    /// Streams subscribed to (gauge).
-    pub subscriptions: AtomicU64,
+    pub overflows: IntCounter,
+    /// Rooms and users subscribed to.
+    pub subscriptions: IntGauge,
 }
 
 impl Stats {
-    pub(super) fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
+    /// Fails only when a name is malformed.
+    pub(super) fn new() -> prometheus::Result<Self> {
+        let counter = |name, help| IntCounter::new(name, help);
+        let seconds = |name, help| {
+            let buckets = vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0];
+            Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+        };
+        Ok(Self {
+            command_links: counter("ws_broker_command_links_total", "Command links made.")?,
+            subscription_links: counter("ws_broker_subscription_links_total", "Subscription links made.")?,
+            probes: counter("ws_broker_probes_total", "Probes published.")?,
+            probes_missed: counter(
+                "ws_broker_probes_missed_total",
+                "Probes that did not arrive in time.",
+            )?,
+            probe_seconds: seconds(
+                "ws_broker_probe_seconds",
+                "From a probe's publication to its arrival.",
+            )?,
+            resubscribe_seconds: seconds(
+                "ws_broker_resubscribe_seconds",
+                "Resubscription of everything after a reconnect.",
+            )?,
+            missed: counter(
+                "ws_broker_missed_total",
+                "Messages of subscribed streams that never came.",
+            )?,
+            duplicates: counter(
+                "ws_broker_duplicates_total",
+                "Messages that came twice and were dropped.",
+            )?,
+            epoch_changes: counter("ws_broker_epoch_changes_total", "Streams seen to begin anew.")?,
+            undecodable: counter("ws_broker_undecodable_total", "Payloads that are not ours.")?,
+            overflows: counter(
+                "ws_broker_overflows_total",
+                "Links given up because messages piled up.",
+            )?,
+            subscriptions: IntGauge::new("ws_room_subscriptions", "Rooms and users subscribed to.")?,
+        })
     }
 
-    pub(super) fn set(gauge: &AtomicU64, value: u64) {
-        gauge.store(value, Ordering::Relaxed);
+    /// All of them, to be registered.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        let mut all: Vec<Box<dyn Collector>> = [
+            &self.command_links,
+            &self.subscription_links,
+            &self.probes,
+            &self.probes_missed,
+            &self.missed,
+            &self.duplicates,
+            &self.epoch_changes,
+            &self.undecodable,
+            &self.overflows,
+        ]
+        .into_iter()
+        .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)
+        .collect();
+        all.push(Box::new(self.probe_seconds.clone()));
+        all.push(Box::new(self.resubscribe_seconds.clone()));
+        all.push(Box::new(self.subscriptions.clone()));
+        all
     }
 }

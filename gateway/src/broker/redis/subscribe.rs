@@ -56,7 +56,7 @@ impl Subscriber {
             let intake = Arc::new(Intake::default());
             match link::connect_subscriber(&self.config, intake.sender()).await {
                 Ok(connection) => {
-                    Stats::add(&self.stats.subscription_links, 1);
+                    self.stats.subscription_links.inc();
                     let session = Session::new(self, connection, intake);
                     let reason = session.serve(&mut backoff).await;
                     tracing::warn!(redis = self.config.address(), reason, "subscription link is lost");

@@ -1,0 +1,190 @@
+//! Redis brokers of a test, and what was delivered by them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+use prometheus::IntCounter;
+use serde_json::value::RawValue;
+use wsfleet_gateway::broker::redis::{RedisBroker, RedisConfig, Stats, Timing};
+use wsfleet_gateway::broker::{
+    Broker, BrokerError, Delivery, Event, Health, Position, Publish, Sink, StreamKey,
+};
+
+use crate::redis::RedisServer;
+use crate::wait::{soon, until};
+
+/// Up, and proven.
+pub const HEALTHY: Health = Health {
+    up: true,
+    degraded: false,
+};
+
+/// Patience short enough for tests.
+pub const SHORT: Timing = Timing {
+    silence: Duration::from_millis(300),
+    answer: Duration::from_millis(500),
+    connect: Duration::from_millis(500),
+    backoff_min: Duration::from_millis(10),
+    backoff_max: Duration::from_millis(100),
+};
+
+/// Keeps what was delivered.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// Sizes of the batches.
+    pub batches: Mutex<Vec<usize>>,
+    /// Everything, in order.
+    pub deliveries: Mutex<Vec<Delivery>>,
+}
+
+impl Sink for Recorder {
+    fn deliver(&self, batch: Vec<Delivery>) {
+        self.batches.lock().push(batch.len());
+        self.deliveries.lock().extend(batch);
+    }
+}
+
+/// A broker with what it delivered.
+#[derive(Debug)]
+pub struct Node {
+    /// The broker.
+    pub broker: RedisBroker,
+    /// What it delivered.
+    pub sink: Arc<Recorder>,
+}
+
+impl Node {
+    /// Starts a broker, whether or not its Redis is there.
+    pub fn start(url: &str, timing: Timing) -> Result<Self> {
+        let sink = Arc::new(Recorder::default());
+        let config = RedisConfig::from_url(url)?.with_timing(timing);
+        let broker = RedisBroker::start(&config, Arc::clone(&sink) as Arc<dyn Sink>)?;
+        Ok(Self { broker, sink })
+    }
+
+    /// Starts a broker, and awaits that it is up and proven.
+    pub async fn healthy(url: &str) -> Result<Self> {
+        let node = Self::start(url, Timing::default())?;
+        node.wait_healthy().await?;
+        Ok(node)
+    }
+
+    /// Awaits that it is up and proven.
+    pub async fn wait_healthy(&self) -> Result<()> {
+        until("the broker is up and proven", || self.broker.health() == HEALTHY).await
+    }
+
+    /// Subscribes, and gives the position.
+    pub async fn subscribe(&self, stream: &StreamKey) -> Result<Position> {
+        Ok(soon("a subscription", self.broker.subscribe(stream.clone())).await??)
+    }
+
+    /// Publishes a text, and gives the outcome.
+    pub async fn publish(&self, stream: &StreamKey, text: &str) -> Result<Result<Position, BrokerError>> {
+        self.publish_event(stream, message(text)?).await
+    }
+
+    /// Publishes any event, and gives the outcome.
+    pub async fn publish_event(
+        &self,
+        stream: &StreamKey,
+        event: Event,
+    ) -> Result<Result<Position, BrokerError>> {
+        let (tell, outcome) = tokio::sync::oneshot::channel();
+        let reply = Box::new(move |result| {
+            let _ = tell.send(result);
+        });
+        self.broker.publish(vec![Publish {
+            stream: stream.clone(),
+            event,
+            reply: Some(reply),
+        }]);
+        Ok(soon("the outcome of a publish", outcome).await??)
+    }
+
+    /// Publishes `count` messages in one call; the outcomes arrive in the list in the order of replies.
+    pub fn publish_many(&self, stream: &StreamKey, count: usize) -> Result<Outcomes> {
+        let outcomes = Outcomes::default();
+        let batch = (0..count)
+            .map(|number| {
+                let outcomes = Arc::clone(&outcomes);
+                let reply = Box::new(move |result| outcomes.lock().push((number, result)));
+                Ok(Publish {
+                    stream: stream.clone(),
+                    event: message("x")?,
+                    reply: Some(reply),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.broker.publish(batch);
+        Ok(outcomes)
+    }
+
+    /// Awaits so many deliveries, and gives all there are.
+    pub async fn wait_delivered(&self, count: usize) -> Result<Vec<Delivery>> {
+        until(&format!("{count} deliveries"), || {
+            self.sink.deliveries.lock().len() >= count
+        })
+        .await?;
+        Ok(self.sink.deliveries.lock().clone())
+    }
+
+    /// A counter's value.
+    pub fn stat(&self, read: impl Fn(&Stats) -> &IntCounter) -> u64 {
+        read(self.broker.stats()).get()
+    }
+}
+
+/// Number and outcome of publishes, in the order of replies.
+pub type Outcomes = Arc<Mutex<Vec<(usize, Result<Position, BrokerError>)>>>;
+
+/// A room's stream.
+pub fn room(name: &str) -> StreamKey {
+    StreamKey::Room(name.into())
+}
+
+/// A room message with this text.
+pub fn message(text: &str) -> Result<Event> {
+    Ok(Event::RoomMessage {
+        user_id: "ann".into(),
+        payload: RawValue::from_string(serde_json::to_string(text)?)?,
+        timestamp: 1,
+        server_id: "g1".into(),
+    })
+}
+
+/// The text of a message; empty for announcements.
+pub fn text(event: &Event) -> String {
+    match event {
+        Event::RoomMessage { payload, .. } | Event::DirectMessage { payload, .. } => {
+            serde_json::from_str(payload.get()).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
+/// The offsets of deliveries.
+pub fn offsets(deliveries: &[Delivery]) -> Vec<u64> {
+    deliveries
+        .iter()
+        .filter_map(|d| Some(d.position.as_ref()?.offset))
+        .collect()
+}
+
+/// A room's metadata key, for tests that play tricks on it.
+pub fn key(name: &str) -> String {
+    format!("wsfleet:0:room:{{{name}}}")
+}
+
+/// Cuts all subscription links, and does more in the same moment.
+pub async fn cut_and(redis: &RedisServer, more: &[&[&str]]) -> Result<()> {
+    let mut pipe = redis::pipe();
+    pipe.atomic().cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub");
+    for command in more {
+        pipe.cmd(command[0]).arg(&command[1..]);
+    }
+    let _: Vec<redis::Value> = pipe.query_async(&mut redis.connection().await?).await?;
+    Ok(())
+}

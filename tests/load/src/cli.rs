@@ -45,7 +45,7 @@ enum Command {
 
 #[derive(Args)]
 struct Common {
-    /// Address of the gateway; repeat it to use several at random.
+    /// Address of the gateway; with several, each socket takes one at random, but not its client's latest one.
     #[arg(long = "url", default_value = "ws://127.0.0.1:8080/ws")]
     urls: Vec<Target>,
     /// Clients to open.

@@ -55,7 +55,7 @@ pub enum Reconnect {
 /// One load run. All rates are per second; 0 switches the matter off.
 #[derive(Clone, Debug)]
 pub struct LoadConfig {
-    /// Where to connect to; with several, each socket takes one at random.
+    /// Where to connect to; with several, each socket takes one at random, but not its client's latest one.
     pub targets: Vec<Target>,
     /// Where the first socket of client `i` goes: to entry `i` modulo their number, so that a test decides how many
     /// sockets a gateway holds. Later sockets go to `targets`, and the first ones too when this is empty.

@@ -66,6 +66,8 @@ struct State {
     cancel: CancellationToken,
     /// The socket to publish on: the latest one that is joined to all rooms.
     active: Option<Arc<Socket>>,
+    /// Which of `targets` the latest attempt went to.
+    target: Option<usize>,
     joined_sockets: u32,
     offline_since: Option<Duration>,
     ever_joined: bool,
@@ -126,7 +128,7 @@ impl Client {
     fn start_beside(self: &Arc<Self>, old: Arc<Socket>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
         let client = Arc::clone(self);
         Box::pin(async move {
-            let first = client.connect(client.any_target()).await;
+            let first = client.connect(client.another_target()).await;
             client.keep_connected(first, Some(old), cancel).await;
         })
     }
@@ -162,7 +164,7 @@ impl Client {
             if cancel.run_until_cancelled(wait).await.is_none() {
                 return;
             }
-            attempt = self.connect(self.any_target()).await;
+            attempt = self.connect(self.another_target()).await;
         }
     }
 
@@ -181,12 +183,19 @@ impl Client {
     fn first_target(&self) -> &Target {
         let first = &self.shared.config.first_targets;
         let own = self.index as usize % first.len().max(1);
-        first.get(own).unwrap_or_else(|| self.any_target())
+        first.get(own).unwrap_or_else(|| self.another_target())
     }
 
-    fn any_target(&self) -> &Target {
+    /// At random, but not the one that was left or that refused just now: it may be on its way out.
+    fn another_target(&self) -> &Target {
         let targets = &self.shared.config.targets;
-        &targets[rand::rng().random_range(0..targets.len())]
+        let (mut state, mut rng) = (self.state.lock(), rand::rng());
+        let next = match state.target {
+            Some(last) if targets.len() > 1 => (last + rng.random_range(1..targets.len())) % targets.len(),
+            _ => rng.random_range(0..targets.len()),
+        };
+        state.target = Some(next);
+        &targets[next]
     }
 
     /// A socket is joined to all rooms.

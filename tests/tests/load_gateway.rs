@@ -1,0 +1,129 @@
+//! A crowd against real gateways, judged by the load generator: what a drain or a restart may cost, and what not.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use wsfleet_crds::admin::{DrainMode, DrainOrder, DrainRequest};
+use wsfleet_load::{Load, LoadConfig, Report, RoomLayout, Target};
+use wsfleet_tests::gateway::{Fleet, Kind};
+use wsfleet_tests::on_each_broker;
+use wsfleet_tests::wait::until;
+
+const CROWD: u32 = 240;
+
+on_each_broker! {
+    a_crowd_gets_every_message_once_and_in_order,
+    a_crowd_that_leaves_and_comes_back_loses_nothing,
+}
+
+/// A crowd in rooms of twenty, dealt at random over all gateways of the fleet.
+fn crowd(fleet: &Fleet) -> Result<Load> {
+    let target = |number| Ok(format!("ws://{}/ws", fleet.gateway(number).ports.clients).parse()?);
+    let targets: Vec<Target> = (0..fleet.len()).map(target).collect::<Result<_>>()?;
+    Ok(Load::start(LoadConfig {
+        targets,
+        connections: CROWD,
+        rate: 400.0,
+        rooms: RoomLayout::Count(24),
+        rooms_per_connection: 2,
+        publish_rate: 100.0,
+        reconnect_window: Duration::from_secs(1),
+        grace: Duration::from_secs(3),
+        ..LoadConfig::new("ws://127.0.0.1/".parse()?)
+    })?)
+}
+
+async fn chatting(load: &Load, joined: u32) -> Result<()> {
+    until("all have joined", || load.joined() == u64::from(joined)).await?;
+    let before = load.snapshot().deliveries.total;
+    until("they chat", || load.snapshot().deliveries.total > before + 1000).await
+}
+
+fn clean(report: &Report) -> Result<()> {
+    ensure!(report.verdict.ok, "{report}");
+    ensure!(
+        report.publishes.errored.is_empty() && report.errors.is_empty(),
+        "{report}"
+    );
+    Ok(())
+}
+
+async fn a_crowd_gets_every_message_once_and_in_order(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
+    let load = crowd(&fleet)?;
+    chatting(&load, CROWD).await?;
+    let report = load.stop().await;
+    clean(&report)?;
+    ensure!(report.publishes.acked == report.publishes.sent, "{report}");
+    ensure!(report.sockets.by_server.len() == fleet.len(), "{report}");
+    ensure!(report.reconnects.total == 0, "{report}");
+    Ok(())
+}
+
+async fn a_crowd_that_leaves_and_comes_back_loses_nothing(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
+    let load = crowd(&fleet)?;
+    chatting(&load, CROWD).await?;
+    load.set_target(CROWD / 4)?;
+    chatting(&load, CROWD / 4).await?;
+    load.set_target(CROWD)?;
+    chatting(&load, CROWD).await?;
+    clean(&load.stop().await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_gateways_clients_move_once_at_the_granted_rate_and_lose_nothing() -> Result<()> {
+    const RATE: f64 = 40.0;
+    let fleet = Fleet::start(Kind::Redis(3)).await?;
+    let load = crowd(&fleet)?;
+    chatting(&load, CROWD).await?;
+    let drain = DrainRequest {
+        drain_id: "d1".into(),
+        epoch: 1,
+        mode: DrainMode::Drain,
+        rate_per_second: Some(RATE),
+        lease_seconds: Some(60),
+        deadline: None,
+        order: DrainOrder::Random,
+        close_code: 1012,
+        reconnect_window_seconds: 2,
+    };
+    ensure!(fleet.gateway(0).drain(&drain).await?.status == 200);
+    until("all sockets are on the others", || {
+        !load.snapshot().sockets.by_server.contains_key("g0")
+    })
+    .await?;
+    chatting(&load, CROWD).await?;
+    let report = load.stop().await;
+    clean(&report)?;
+    ensure!(report.reconnects.max_per_client == 1, "{report}");
+    ensure!(report.closes.busiest_second as f64 <= RATE * 1.5, "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_asked_to_end_lets_its_clients_go_one_by_one_and_cuts_nobody() -> Result<()> {
+    let kind = Kind::Redis(2);
+    let mut fleet = Fleet::start_with(kind, &["--drain-window", "4"]).await?;
+    let load = crowd(&fleet)?;
+    chatting(&load, CROWD).await?;
+    let moving = load
+        .snapshot()
+        .sockets
+        .by_server
+        .get("g0")
+        .copied()
+        .unwrap_or_default();
+    fleet.gateway(0).shut_down();
+    fleet.gateway_mut(0).ended().await?;
+    until("all are on the other one", || load.joined() == u64::from(CROWD)).await?;
+    let report = load.stop().await;
+    clean(&report)?;
+    ensure!(
+        report.reconnects.total == moving && report.reconnects.max_per_client == 1,
+        "{report}"
+    );
+    // four seconds: half as many again in the busiest one as on average
+    ensure!(report.closes.busiest_second * 4 <= moving * 3 / 2 + 4, "{report}");
+    Ok(())
+}

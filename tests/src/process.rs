@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::http::Ask;
 use crate::program::program;
-use crate::wait::SOON;
+use crate::wait::{SOON, until_async};
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(10);
@@ -81,6 +81,14 @@ impl Process {
             sleep(LOOK).await;
         }
         Ok(process)
+    }
+
+    /// Awaits that it relies on its broker: until then clients are told to come back.
+    pub async fn ready(&self) -> Result<()> {
+        until_async("the gateway relies on its broker", || async {
+            Ok(Ask::get("/readyz").send(self.ports.admin).await?.body.trim() == "ok")
+        })
+        .await
     }
 
     /// Starts a gateway, and does not wait.

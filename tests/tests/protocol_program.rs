@@ -20,6 +20,7 @@ const OPEN: [&str; 6] = [
 ];
 
 async fn clients(process: &Process, count: usize) -> Result<Vec<Client>> {
+    process.ready().await?;
     let mut clients = Vec::new();
     for number in 0..count {
         let mut client = Connect::to(process.ports.clients)

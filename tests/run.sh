@@ -18,16 +18,16 @@ build() {
 }
 
 # Which files of tests/tests belong to which part; one that belongs to none is an error, so that none is forgotten.
-protocol='broker_* load_* outage program protocol_*'
-api='chart_* cluster_* controller_* crd_*'
-scenarios='scenario_disruption scenario_errors scenario_rollout scenario_scale'
-idle='scenario_idle'
+protocol=('broker_*' 'load_*' 'protocol_*')
+api=('chart_*' 'cluster_*' 'controller_*' 'crd_*')
+scenarios=(scenario_disruption scenario_errors scenario_rollout scenario_scale)
+idle=scenario_idle
 
 check_parts() {
     local file name pattern found
     for file in tests/tests/*.rs; do
         name=$(basename "$file" .rs) found=
-        for pattern in $protocol $api $scenarios $idle; do
+        for pattern in "${protocol[@]}" "${api[@]}" "${scenarios[@]}" $idle; do
             # shellcheck disable=SC2053 # a pattern
             [[ $name != $pattern ]] || found=yes
         done
@@ -60,10 +60,7 @@ run_protocol() {
     part "the gateway on real sockets, with both brokers"
     "$HERE/deps.sh" tests
     build
-    set -f
-    # shellcheck disable=SC2086 # a list of patterns
-    suite 2 $protocol
-    set +f
+    suite 2 "${protocol[@]}"
 }
 
 idle_pid=
@@ -102,14 +99,10 @@ run_cluster() {
     idle_pid=$!
 
     local failed=0
-    set -f
     part "the resource, the operator and the chart on the real API server"
-    # shellcheck disable=SC2086 # lists of patterns
-    suite 3 $api || failed=1
+    suite 3 "${api[@]}" || failed=1
     part "scenarios on the real cluster"
-    # shellcheck disable=SC2086
-    suite 1 $scenarios || failed=1
-    set +f
+    suite 1 "${scenarios[@]}" || failed=1
 
     part "idle for ten minutes: the result"
     wait "$idle_pid" || failed=1

@@ -242,18 +242,19 @@ impl Session {
             .join(&self.conn, StreamKey::Room(name.into()), &gateway.broker)
         {
             JoinStep::Done(joined) => {
-                self.joined(joined, id.map(RequestId::raw));
+                self.joined_room(joined, id.map(RequestId::raw));
                 None
             }
             JoinStep::Wait(done) => Some(Step::Join(Box::new(Joining {
                 done,
+                room: true,
                 id: id.map(|id| id.raw().to_owned()),
             }))),
         }
     }
 
     /// A join has ended; the client was told by the room unless it failed.
-    pub(super) fn joined(&mut self, joined: Result<Arc<Room>, JoinError>, id: Option<&RawValue>) {
+    pub(super) fn joined_room(&mut self, joined: Result<Arc<Room>, JoinError>, id: Option<&RawValue>) {
         match joined {
             Ok(room) => {
                 if !self.rooms.iter().any(|known| Arc::ptr_eq(known, &room)) {

@@ -14,7 +14,9 @@ mod sweep;
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,40 +93,60 @@ enum Step {
 /// A join that must be awaited.
 struct Joining {
     done: BoxFuture<'static, Result<Arc<Room>, JoinError>>,
+    /// Of a room, at the client's request; else of the user's personal stream, with which the session begins.
+    room: bool,
     id: Option<Box<RawValue>>,
 }
 
-/// Serves a connection until it ends. The future is what an idle connection costs, so it is kept small: see its test.
+/// Serves a connection until it ends. This future is what an idle connection costs, so it is written by hand and kept
+/// small (see its test): an `async` block would be a fifth larger, and tokio's tasks come in steps of 128 bytes.
 pub fn serve(upgraded: Upgraded) -> impl Future<Output = ()> + Send {
     let refused = upgraded.identity.is_err();
     let mut session = Session::new(upgraded);
-    // a captured variable lies in the future once; an argument of an `async fn` would lie there twice
-    async move {
-        if !refused {
-            Box::pin(session.begin()).await;
-        }
-        let mut step = session.resume();
+    let joining = match if refused {
+        session.resume()
+    } else {
+        session.begin()
+    } {
+        Step::Join(joining) => Some(joining),
+        Step::Read | Step::End => None,
+    };
+    Serve { session, joining }
+}
+
+/// The task of a connection.
+struct Serve {
+    session: Session,
+    joining: Option<Box<Joining>>,
+}
+
+impl Future for Serve {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { session, joining } = self.get_mut();
         loop {
-            step = match step {
-                Step::Read => {
-                    let conn = &session.conn;
-                    if std::future::poll_fn(|cx| conn.socket.poll_read_ready(cx))
-                        .await
-                        .is_err()
-                    {
-                        break;
-                    }
-                    session.read()
+            let step = if let Some(awaited) = joining {
+                let joined = ready!(awaited.done.as_mut().poll(cx));
+                if let Some(done) = joining.take() {
+                    session.joined(joined, &done);
                 }
-                Step::Join(mut joining) => {
-                    let joined = (&mut joining.done).await;
-                    session.joined(joined, joining.id.as_deref());
-                    session.resume()
+                session.resume()
+            } else {
+                match ready!(session.conn.socket.poll_read_ready(cx)) {
+                    Ok(()) => session.read(),
+                    Err(_) => Step::End,
                 }
-                Step::End => break,
+            };
+            match step {
+                Step::Read => {}
+                Step::Join(next) => *joining = Some(next),
+                Step::End => {
+                    session.end();
+                    return Poll::Ready(());
+                }
             }
         }
-        session.end();
     }
 }
 
@@ -167,23 +189,38 @@ impl Session {
     }
 
     /// Subscribes the user's personal stream; with that comes the welcome.
-    async fn begin(&mut self) {
-        let gateway = Arc::clone(self.permit.gateway());
+    fn begin(&mut self) -> Step {
+        let gateway = self.gateway();
         let key = StreamKey::User(Arc::clone(&self.conn.user));
-        let personal = match gateway.rooms.join(&self.conn, key, &gateway.broker) {
-            JoinStep::Done(personal) => personal,
-            JoinStep::Wait(done) => done.await,
-        };
-        let (rejection, reason) = match personal {
-            Ok(room) => {
-                self.rooms.push(room);
-                return;
+        match gateway.rooms.join(&self.conn, key, &gateway.broker) {
+            JoinStep::Done(joined) => {
+                self.begun(joined);
+                self.resume()
             }
+            JoinStep::Wait(done) => Step::Join(Box::new(Joining {
+                done,
+                room: false,
+                id: None,
+            })),
+        }
+    }
+
+    fn begun(&mut self, joined: Result<Arc<Room>, JoinError>) {
+        let (rejection, reason) = match joined {
+            Ok(personal) => return self.rooms.push(personal),
             Err(JoinError::Full) => (Rejection::UserConnections, CloseReason::ConnectionLimit),
             Err(JoinError::Broker(_)) => (Rejection::Broker, CloseReason::BrokerUnavailable),
         };
-        gateway.env.metrics.rejected(rejection);
+        self.gateway().env.metrics.rejected(rejection);
         self.conn.close(reason);
+    }
+
+    fn joined(&mut self, joined: Result<Arc<Room>, JoinError>, joining: &Joining) {
+        if joining.room {
+            self.joined_room(joined, joining.id.as_deref());
+        } else {
+            self.begun(joined);
+        }
     }
 
     /// Reads what has come and serves it.
@@ -234,7 +271,7 @@ impl Session {
         self.permit.gateway()
     }
 
-    fn end(self) {
+    fn end(&mut self) {
         let Self {
             conn,
             permit,
@@ -244,10 +281,10 @@ impl Session {
         } = self;
         let gateway = permit.gateway();
         let closed = conn.ended();
-        for room in &rooms {
-            gateway.rooms.leave(&conn, room, &*gateway.broker);
+        for room in &*rooms {
+            gateway.rooms.leave(conn, room, &*gateway.broker);
         }
-        gateway.connections.remove(Place::new(conn.id, slot));
+        gateway.connections.remove(Place::new(conn.id, *slot));
         let metrics = &gateway.env.metrics;
         metrics.active.dec();
         let open = gateway.env.clock.tick().since(conn.connected);

@@ -90,7 +90,8 @@ pub struct Args {
 
 fn after_help() -> String {
     format!(
-        "{}\n\nExit codes: 0 drained, 1 failure, 64 wrong settings.",
+        "{}\n\nStarted with no flag and no WSFLEET_ variable at all it runs in development mode: \
+         --auth insecure-token, on 127.0.0.1:8080.\n\nExit codes: 0 drained, 1 failure, 64 wrong settings.",
         Limits::help()
     )
 }

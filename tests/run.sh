@@ -17,7 +17,8 @@ build() {
     built=yes
 }
 
-# Which files of tests/tests belong to which part; one that belongs to none is an error, so that none is forgotten.
+# Which test files belong to which part; one that belongs to none is an error, so that none is forgotten.
+units=(smoke it)
 protocol=('broker_*' 'load_*' 'protocol_*')
 api=('chart_*' 'cluster_*' 'controller_*' 'crd_*')
 scenarios=(scenario_disruption scenario_errors scenario_rollout scenario_scale)
@@ -25,13 +26,13 @@ idle=scenario_idle
 
 check_parts() {
     local file name pattern found
-    for file in tests/tests/*.rs; do
+    for file in */tests/*.rs tests/load/tests/*; do
         name=$(basename "$file" .rs) found=
-        for pattern in "${protocol[@]}" "${api[@]}" "${scenarios[@]}" $idle; do
+        for pattern in "${units[@]}" "${protocol[@]}" "${api[@]}" "${scenarios[@]}" $idle; do
             # shellcheck disable=SC2053 # a pattern
             [[ $name != $pattern ]] || found=yes
         done
-        [ -n "$found" ] || die "tests/tests/$name.rs belongs to no part of tests/run.sh"
+        [ -n "$found" ] || die "$file belongs to no part of tests/run.sh"
     done
 }
 
@@ -52,7 +53,7 @@ run_lint() {
 run_unit() {
     part "units and properties"
     build
-    cargo test --workspace --no-fail-fast --lib --bins
+    cargo test --workspace --no-fail-fast --lib --bins "${units[@]/#/--test=}"
     cargo test --workspace --no-fail-fast --doc
 }
 

@@ -122,11 +122,14 @@ fn advance(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
         {
             draft.mark(pod, Marks::new(), marks([(labels::DRAINED_AT, None)]));
         }
-        None if empty => draft.mark(
-            pod,
-            Marks::new(),
-            marks([(labels::DRAINED_AT, Some(text(pass.now)))]),
-        ),
+        None if empty => {
+            let drained = marks([(labels::DRAINED_AT, Some(text(pass.now)))]);
+            draft.mark(pod, Marks::new(), drained);
+            // gives the rate of its lease back, which would else be idle until the lease runs out
+            draft.call(pass, pod, pass.request(&markers.drain_id, DrainMode::Cordon));
+            draft.changed.insert(pod.name.clone());
+            return;
+        }
         _ => {}
     }
     if deadline <= pass.now {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::World;
+use super::world::{SimPod, World};
 
 fn all_on(image: &'static str) -> impl Fn(&World) -> bool {
     move |world| world.is_complete() && world.images().into_iter().eq([image])
@@ -39,6 +39,29 @@ fn a_rollout_moves_each_client_once_within_the_budget_and_cuts_none() {
             .waiting_for,
         None
     );
+}
+
+#[test]
+fn a_drained_pod_gives_its_rate_back_at_once() {
+    let mut world = World::settled(&json!({"replicas": 4}), 2000);
+    world.roll_to("good:2");
+    let mut seen = false;
+    for _ in 0..200 {
+        world.run(1);
+        let is_drained = |pod: &&SimPod| {
+            let markers = pod.view.drain.as_ref();
+            markers.is_some_and(|markers| markers.drained_at.is_some())
+        };
+        for pod in world.pods.iter().filter(is_drained) {
+            seen = true;
+            let name = &pod.view.name;
+            assert!(
+                !world.observed.leases.contains_key(name),
+                "{name} keeps a rate that the next pod could use"
+            );
+        }
+    }
+    assert!(seen);
 }
 
 #[test]

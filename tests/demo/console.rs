@@ -87,7 +87,10 @@ impl Table {
                 .collect::<Vec<_>>()
                 .join("  ")
         );
-        let mut lines = vec![self.title.clone(), line(&self.head), rule];
+        let mut lines = vec![self.title.clone()];
+        if !self.head.iter().all(String::is_empty) {
+            lines.extend([line(&self.head), rule]);
+        }
         lines.extend(self.rows.iter().map(|row| line(row)));
         lines.join("\n")
     }

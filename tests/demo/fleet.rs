@@ -49,10 +49,9 @@ impl PodRecord {
         let time = |key: &str| annotation(key).and_then(|text| text.parse::<Timestamp>().ok());
         label(labels::REVISION).clone_into(&mut self.revision);
         self.created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        self.is_ready = is_ready(pod);
-        if self.is_ready && self.ready.is_none() {
-            self.ready = Some(now);
-        }
+        let since = ready_since(pod);
+        self.is_ready = since.is_some();
+        self.ready = self.ready.or(since);
         self.accepting = label(labels::ACCEPTING) == "true";
         self.draining = labels::PodPhase::parse(label(labels::PHASE)) == Some(labels::PodPhase::Draining);
         self.reason = annotation(labels::DRAIN_REASON).or(self.reason.take());
@@ -85,14 +84,16 @@ impl PodRecord {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Since when the pod is Ready, if it is.
+fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let conditions = pod
         .status
         .iter()
         .flat_map(|status| status.conditions.iter().flatten());
-    conditions
+    let ready = conditions
         .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        .find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
 /// How many pods there are, of which kind.

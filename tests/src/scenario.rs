@@ -182,7 +182,7 @@ impl Fleet {
 
     /// The operator's pods.
     pub async fn operator_pods(&self) -> Result<Vec<Pod>, Failure> {
-        let selector = ListParams::default().labels("app.kubernetes.io/name=wsfleet");
+        let selector = ListParams::default().labels("app.kubernetes.io/name=wsfleet-operator");
         Ok(self.namespace.api::<Pod>().list(&selector).await?.items)
     }
 

@@ -160,6 +160,7 @@ async fn a_resource_that_the_operator_cannot_read_stops_nothing_but_itself() -> 
         .until("its condition Ready is False", CHANGE, shown)
         .await?;
     let operators = fleet.operator_pods().await?;
+    assert_eq!(operators.len(), 2);
     assert_eq!(
         operators.iter().map(restarts).sum::<i32>(),
         0,

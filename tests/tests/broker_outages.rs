@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use wsfleet_gateway::broker::redis::Timing;
 use wsfleet_gateway::broker::{Broker, BrokerError, Health, Position, Publish};
 use wsfleet_tests::broker::{HEALTHY, Node, SHORT, cut_and, key, message, offsets, room, text};
 use wsfleet_tests::proxy::Proxy;
 use wsfleet_tests::redis::RedisServer;
-use wsfleet_tests::wait::{soon, until, until_within};
+use wsfleet_tests::wait::{SOON, soon, until, until_within};
 
 #[tokio::test]
 async fn it_starts_without_redis_says_so_and_recovers() -> Result<()> {
@@ -295,4 +296,43 @@ async fn a_flood_beyond_the_queue_is_overload_and_each_reply_comes_once() -> Res
     assert!(count(&BrokerError::Unavailable) > 0);
     redis.thaw()?;
     node.wait_healthy().await
+}
+
+#[tokio::test]
+async fn nobody_publishes_into_a_redis_that_came_back_before_the_other_gateways_did() -> Result<()> {
+    let mut redis = RedisServer::start().await?;
+    let (quick, slow) = (
+        Node::start(&redis.url(), SHORT)?,
+        // tries again so seldom that it comes back last
+        Node::start(
+            &redis.url(),
+            Timing {
+                backoff_min: SHORT.backoff_max,
+                ..SHORT
+            },
+        )?,
+    );
+    let lobby = room("lobby");
+    for node in [&quick, &slow] {
+        node.wait_healthy().await?;
+        node.subscribe(&lobby).await?;
+    }
+    redis.kill()?;
+    until("the loss is noticed", || {
+        !quick.broker.health().up && !slow.broker.health().up
+    })
+    .await?;
+    redis.restart().await?;
+    let mut first = quick.publish(&lobby, "first").await?;
+    let begin = Instant::now();
+    while first.is_err() {
+        assert_eq!(first, Err(BrokerError::Unavailable));
+        assert!(begin.elapsed() < SOON, "publishing is never possible again");
+        tokio::task::yield_now().await;
+        first = quick.publish(&lobby, "first").await?;
+    }
+    slow.wait_delivered(1).await?;
+    quick.wait_delivered(1).await?;
+    assert_eq!(slow.stat(|s| &s.missed), 0);
+    Ok(())
 }

@@ -3,6 +3,10 @@
 //! Whatever waits when the link can take more goes out as one batch, so an idle link adds no latency and a busy one
 //! sends large batches. Answers are given in the order of the requests. A request that finds the link down, or that
 //! had not been sent when it was lost, is `Unavailable`; one that had been sent is `Unconfirmed`.
+//!
+//! When Redis comes back as another process, every gateway's subscriptions are gone. Whoever is back first could publish
+//! what the others then miss, with a true acknowledgement: publishes are therefore `Unavailable` until the others have
+//! had the time to come back ([`Timing::regroup`](super::config::Timing::regroup)).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,6 +58,15 @@ struct Queue {
     items: VecDeque<Item>,
     bytes: usize,
     up: bool,
+    /// Until when publishes are refused.
+    regroups_until: Option<Instant>,
+}
+
+impl Queue {
+    fn regroups(&mut self) -> bool {
+        self.regroups_until = self.regroups_until.filter(|until| Instant::now() < *until);
+        self.regroups_until.is_some()
+    }
 }
 
 /// The command link's queue. Requests may be put from any thread.
@@ -77,6 +90,11 @@ impl Commands {
         *self.up.borrow()
     }
 
+    /// Whether publishes are refused because other gateways may not be back yet.
+    pub(super) fn regroups(&self) -> bool {
+        self.queue.lock().regroups()
+    }
+
     /// Changes of [`Commands::is_up`].
     pub(super) fn watch_up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
@@ -98,9 +116,11 @@ impl Commands {
         let mut queued = false;
         {
             let mut queue = self.queue.lock();
+            let regroups = queue.regroups();
             for item in items {
                 let size = item.request.size();
-                if !queue.up {
+                let early = regroups && matches!(item.request, Request::Publish { .. });
+                if !queue.up || early {
                     refused.push((item, BrokerError::Unavailable));
                 } else if queue.items.len() >= most || queue.bytes + size > most_bytes {
                     refused.push((item, BrokerError::Overloaded));
@@ -153,8 +173,12 @@ impl Commands {
         batch
     }
 
-    fn set_up(&self) {
-        self.queue.lock().up = true;
+    /// The link is up; publishes wait until `regroups_until`.
+    fn set_up(&self, regroups_until: Option<Instant>) {
+        let mut queue = self.queue.lock();
+        queue.up = true;
+        queue.regroups_until = regroups_until;
+        drop(queue);
         self.up.send_replace(true);
     }
 
@@ -190,10 +214,15 @@ pub(super) async fn run(
     let work = async {
         let mut backoff = Backoff::new(config.timing);
         let mut complaint = String::new();
+        let mut process = None;
         loop {
             match CommandLink::connect(&config).await {
                 Ok(link) => {
-                    tracing::info!(redis = config.address(), "command link is up");
+                    let before = process.replace(link.process.clone());
+                    let same = before.is_none_or(|before| before.is_some() && before == link.process);
+                    let regroups_until = (!same).then(|| Instant::now() + config.timing.regroup());
+                    commands.set_up(regroups_until);
+                    tracing::info!(redis = config.address(), same, "command link is up");
                     backoff.reset();
                     complaint.clear();
                     stats.command_links.inc();
@@ -256,7 +285,6 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
         waiting: VecDeque::new(),
     };
     let mut heard = Instant::now();
-    commands.set_up();
     loop {
         while in_flight.batches.len() < BATCHES_IN_FLIGHT {
             let batch = commands.take_batch();
@@ -353,7 +381,7 @@ mod tests {
     fn a_full_queue_is_overloaded_and_what_was_never_sent_is_unavailable() {
         let outcomes = Arc::default();
         let commands = Commands::new();
-        commands.set_up();
+        commands.set_up(None);
         commands.submit((0..QUEUE_REQUESTS + 2).map(|_| counted(&outcomes)));
         assert_eq!(
             *outcomes.lock(),
@@ -368,7 +396,7 @@ mod tests {
     #[test]
     fn batches_are_bounded_in_requests_and_in_bytes() {
         let commands = Commands::new();
-        commands.set_up();
+        commands.set_up(None);
         commands.submit((0..=BATCH_REQUESTS).map(|_| Item {
             request: Request::Ping,
             on_answer: None,

@@ -106,6 +106,14 @@ pub struct Timing {
     pub backoff_max: Duration,
 }
 
+impl Timing {
+    /// After Redis came back as another process: the time within which every gateway that can reach it has tried again,
+    /// an attempt that hung included.
+    pub fn regroup(&self) -> Duration {
+        self.connect + self.backoff_max
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {

@@ -32,6 +32,8 @@ pub(super) enum ConnectError {
 pub(super) struct CommandLink {
     pub(super) connection: MultiplexedConnection,
     pub(super) scripts: Scripts,
+    /// Which process of Redis it ends at (`run_id`); `None` when the server does not tell.
+    pub(super) process: Option<Arc<str>>,
     /// Notified when the connection is gone.
     pub(super) gone: Arc<Notify>,
 }
@@ -50,11 +52,13 @@ impl CommandLink {
             };
             let mut connection = open(config, on_push).await?;
             name(&mut connection, "command").await?;
+            let process = process(&mut connection).await?;
             let answers = all(&mut connection, &Scripts::load()).await?;
             let scripts = Scripts::from_answers(&answers).map_err(unfit)?;
             Ok(Self {
                 connection,
                 scripts,
+                process,
                 gone,
             })
         };
@@ -107,6 +111,26 @@ async fn name(connection: &mut MultiplexedConnection, role: &str) -> Result<(), 
         .arg("SETNAME")
         .arg(format!("wsfleet-{role}"));
     all(connection, &pipeline).await.map(|_| ())
+}
+
+/// The server's `run_id`, which is another one after each start.
+async fn process(connection: &mut MultiplexedConnection) -> Result<Option<Arc<str>>, RedisError> {
+    let mut pipeline = Pipeline::new();
+    pipeline.cmd("INFO").arg("server");
+    let answers = all(connection, &pipeline).await?;
+    let text = answers.first().and_then(|value| match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => Some(text),
+        // forbidden, for example
+        _ => None,
+    });
+    Ok(text.and_then(run_id))
+}
+
+fn run_id(info: &str) -> Option<Arc<str>> {
+    info.lines()
+        .find_map(|line| line.strip_prefix("run_id:"))
+        .map(|id| id.trim().into())
 }
 
 fn unfit(failure: Failure) -> ConnectError {

@@ -7,7 +7,9 @@
 //!
 //! The broker starts whether or not Redis can be reached, says so in [`Broker::health`], and keeps trying. While a link
 //! is down publishes and subscriptions fail at once with a temporary error; subscriptions that stand are kept, and
-//! after a reconnect each is compared with its stream, so that missed offsets are known, and counted ([`Stats`]).
+//! after a reconnect each is compared with its stream, so that missed offsets are known, and counted ([`Stats`]). When
+//! Redis itself was restarted, publishes go on failing until the other gateways have had the time to come back, too:
+//! an acknowledged message would otherwise pass them by.
 
 mod command;
 mod config;
@@ -161,7 +163,7 @@ impl Broker for RedisBroker {
         let up = self.commands.is_up();
         Health {
             up,
-            degraded: !(up && self.proven.load(Ordering::Relaxed)),
+            degraded: !(up && self.proven.load(Ordering::Relaxed)) || self.commands.regroups(),
         }
     }
 

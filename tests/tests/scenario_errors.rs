@@ -135,7 +135,7 @@ async fn a_resource_that_the_operator_cannot_read_stops_nothing_but_itself() -> 
             ])
             .await
             .map_err(|error| error.to_string())?;
-        if events.contains("settleSeconds") || events.contains("\"ten\"") {
+        if events.contains("spec.drain.settleSeconds") && events.contains("\"ten\"") {
             Ok(events)
         } else {
             Err(events)
@@ -149,7 +149,7 @@ async fn a_resource_that_the_operator_cannot_read_stops_nothing_but_itself() -> 
         let conditions = conditions_of(&cluster, &fleet, "malformed")
             .await
             .map_err(|error| error.to_string())?;
-        if conditions.contains("Ready=False Malformed") {
+        if conditions.contains("Ready=False Malformed") && conditions.contains("settleSeconds") {
             Ok(conditions)
         } else {
             Err(conditions)

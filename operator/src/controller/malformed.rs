@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
@@ -26,24 +26,25 @@ const REASON: &str = "Malformed";
 
 /// Reports the object, unless this very error was reported already.
 pub(super) async fn report(context: &Context, id: &Identity, root: &Root, invalid: &InvalidObject) {
-    let text = format!(
-        "the resource cannot be read, and is left as it is: {}",
-        invalid.error
-    );
     let generation = invalid.metadata.generation.unwrap_or_default();
-    let told = format!("{generation} {text}");
+    let told = format!("{generation} {}", invalid.error);
     let known = context.observer().memory.update(&id.uid, |remembered| {
         remembered.malformed.replace(told.clone()).as_ref() == Some(&told)
     });
     if known {
         return;
     }
+    // the watch's own error does not say where
+    let reason = located(context, id)
+        .await
+        .unwrap_or_else(|| invalid.error.clone());
     error!(
         namespace = id.namespace,
         cluster = id.name,
-        error = invalid.error,
+        error = reason,
         "malformed resource"
     );
+    let text = format!("the resource cannot be read, and is left as it is: {reason}");
     let draft = EventDraft {
         warning: true,
         reason: REASON,
@@ -65,14 +66,30 @@ pub(super) async fn report(context: &Context, id: &Identity, root: &Root, invali
     }
 }
 
-/// Writes the one condition; as untyped JSON, for the object does not fit the type.
+/// Untyped, for the object does not fit the type.
+fn untyped(context: &Context, id: &Identity) -> Api<DynamicObject> {
+    let resource = ApiResource::erase::<WebSocketCluster>(&());
+    Api::namespaced_with(context.client.clone(), &id.namespace, &resource)
+}
+
+/// What is wrong with the object, and at which field; `None` when it can't be had, or has been mended since.
+async fn located(context: &Context, id: &Identity) -> Option<String> {
+    let api = untyped(context, id);
+    let object = timeout(CALL_TIMEOUT, api.get(&id.name)).await.ok()?.ok()?;
+    let error = serde_path_to_error::deserialize::<_, WebSocketCluster>(serde_json::to_value(object).ok()?);
+    error.err().map(|error| error.to_string())
+}
+
+/// Writes the one condition. Not by server-side apply: the API server types the whole object for it, and this one does
+/// not fit its type.
 async fn mark(context: &Context, id: &Identity, generation: i64, text: &str) -> Result<(), String> {
-    let resource = kube::api::ApiResource::erase::<WebSocketCluster>(&());
-    let api: Api<kube::api::DynamicObject> =
-        Api::namespaced_with(context.client.clone(), &id.namespace, &resource);
+    let api = untyped(context, id);
     let patch = condition(id, generation, text);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let patch = Patch::Apply(&patch);
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(&patch);
     let call = api.patch_status(&id.name, &params, &patch);
     match timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(_)) => Ok(()),

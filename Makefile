@@ -43,7 +43,7 @@ lint: deps ## formatting, clippy, dependencies, generated files, the chart
 fmt: ## format the code
 	$(CARGO) fmt --all
 generate: ## write the generated files anew (CRD, the chart's copy of it)
-	$(CARGO) run --quiet -p wsfleet-crds --features resource --bin crdgen > crds/wsfleet.dev_websocketclusters.yaml.new
+	$(CARGO) run --quiet --bin crdgen > crds/wsfleet.dev_websocketclusters.yaml.new
 	@mv crds/wsfleet.dev_websocketclusters.yaml.new crds/wsfleet.dev_websocketclusters.yaml
 	@charts/sync.sh
 check-generated: generate ## fail when a generated file is not what its source says

@@ -1,8 +1,8 @@
 //! Pacing of a drain: who is told when, who is closed when. Pure: time is passed in.
 //!
 //! Sockets stand in line. The k-th of those still there has its slot k/rate from now; it is told
-//! (`server_shutdown`) its own random time before that slot, so that it can open its next connection first, and is
-//! closed at its slot if it has not gone by itself. Closes are gated by credit that grows with the granted rate
+//! (`server_shutdown`) its own random time before that slot to come a [`handover`] before it, so that it can open its
+//! next connection while this one is served, and is closed at its slot if it has not gone by itself. Closes are gated by credit that grows with the granted rate
 //! only while the lease lasts, so a cut rate or a lease that ran out pauses closes even for those that were told. A told
 //! socket that goes by itself uses its slot up: departures caused by the drain never exceed the rate. One that goes
 //! untold is ordinary churn: the others move up.
@@ -17,7 +17,7 @@ pub enum Step<K> {
     Tell {
         /// Who.
         key: K,
-        /// From now to its slot.
+        /// From now to the time at which it shall connect anew: a handover before its slot.
         delay: Duration,
     },
     /// Close it. A socket that was never told is told first, with the delay 0, by a `Tell` before this step.
@@ -64,8 +64,17 @@ const BURST_SECONDS: f64 = 0.5;
 /// Most that a socket is told to come too early, so that no two are told the same.
 const JITTER: Duration = Duration::from_millis(50);
 
+/// Most that a socket is served beyond the time at which it was told to connect anew.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// How long a socket is served beyond the time at which it was told to connect anew: long enough for a handshake and
+/// some joins, at most half of the window.
+pub(super) fn handover(window: Duration) -> Duration {
+    HANDOVER.min(window / 2)
+}
+
 impl<K: Copy> Pacer<K> {
-    /// A line in the given order. `draw` gives random numbers from 0 to 1.
+    /// A line in the given order. `draw` gives random numbers from 0 to 1. The first close comes after a handover.
     pub fn new(
         keys: impl IntoIterator<Item = K>,
         grant: Grant,
@@ -73,10 +82,11 @@ impl<K: Copy> Pacer<K> {
         now: Duration,
         mut draw: impl FnMut() -> f64,
     ) -> Self {
+        let handover = handover(window);
         let mut place = |key| Place {
             key,
             jitter: draw().clamp(0.0, 1.0),
-            lead: window.mul_f64(draw().clamp(0.0, 1.0)),
+            lead: handover + (window - handover).mul_f64(draw().clamp(0.0, 1.0)),
             told: None,
         };
         let line = keys.into_iter().map(&mut place).collect();
@@ -84,7 +94,7 @@ impl<K: Copy> Pacer<K> {
             line,
             grant,
             window,
-            credit: 0.0,
+            credit: -grant.rate * handover.as_secs_f64(),
             last_tick: now,
         }
     }
@@ -175,6 +185,7 @@ impl<K: Copy> Pacer<K> {
     fn tell_due(&mut self, now: Duration, steps: &mut Vec<Step<K>>) {
         let horizon = self.horizon();
         let spread = Duration::from_secs_f64(1.0 / self.grant.rate).min(JITTER);
+        let handover = handover(self.window);
         for (index, place) in self.line.iter_mut().take(horizon).enumerate() {
             if place.told.is_some() {
                 continue;
@@ -186,7 +197,7 @@ impl<K: Copy> Pacer<K> {
                 place.told = Some(now.saturating_add(wait));
                 steps.push(Step::Tell {
                     key: place.key,
-                    delay: wait,
+                    delay: wait.saturating_sub(handover),
                 });
             }
         }

@@ -112,11 +112,12 @@ fn each_socket_is_told_its_own_delay_and_not_closed_before_it_is_over() {
     let mut delays = HashSet::new();
     for (at, key) in &fleet.closed {
         let (told_at, delay) = fleet.told[key];
-        assert!(*at >= told_at + delay, "{key} was closed before its time");
+        let slot = told_at + delay + HANDOVER;
+        assert!(*at >= slot, "{key} had no time to connect elsewhere");
         assert!(
-            *at <= told_at + delay + TICK * 3,
+            *at <= slot + TICK * 3,
             "{key} was closed {:?} late",
-            at.abs_diff(told_at + delay)
+            at.abs_diff(slot)
         );
         assert!(delay <= Duration::from_secs(15));
         delays.insert(delay.as_millis());
@@ -161,8 +162,9 @@ fn closes_pause_when_the_lease_is_over_and_go_on_after_a_renewal_without_a_burst
     let mut fleet = Fleet::new(1_000, 20.0, 10, 5);
     fleet.run_until(60);
     let paused = fleet.closed.len();
+    // the first second is the handover of the first
     assert!(
-        (195..=200).contains(&paused),
+        (175..=180).contains(&paused),
         "{paused} closes in a lease of 10 s at 20/s"
     );
     let told = fleet.told.len();
@@ -219,7 +221,7 @@ fn a_stalled_process_makes_up_at_most_half_a_second_of_closes() {
 #[test]
 fn slow_rates_below_one_a_second_still_close_and_fractions_add_up() {
     let mut fleet = Fleet::new(10, 0.25, 1_000, 15);
-    fleet.run_until(41);
+    fleet.run_until(42);
     assert_eq!(fleet.closed.len(), 10);
 }
 

@@ -86,7 +86,7 @@ impl<K: Copy> Pacer<K> {
         let mut place = |key| Place {
             key,
             jitter: draw().clamp(0.0, 1.0),
-            lead: handover + (window - handover).mul_f64(draw().clamp(0.0, 1.0)),
+            lead: handover + window.saturating_sub(handover).mul_f64(draw().clamp(0.0, 1.0)),
             told: None,
         };
         let line = keys.into_iter().map(&mut place).collect();

@@ -79,7 +79,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Fills in a random token. An existing Secret keeps the token that it has: gateways know it.
+    /// Fills in a random token. An existing Secret keeps the token that it has: gateways know it. One that goes with
+    /// another resource, as that of a deleted one of the same name, is waited out: no pod may be made to mount it.
     pub(super) async fn create_admin_token(&self, mut secret: Secret) -> Result<(), ApplyError> {
         let name = secret.name_any();
         let mut bytes = [0_u8; TOKEN_BYTES];
@@ -98,7 +99,21 @@ impl Pass<'_> {
                 info!(cluster = self.id.name, name, "admin token made");
                 Ok(())
             }
-            Err(error) if error.is(kube::core::Status::is_already_exists) => Ok(()),
+            Err(error) if error.is(kube::core::Status::is_already_exists) => {
+                match self
+                    .applier
+                    .observer
+                    .admin_token_exists(self.id, self.cluster)
+                    .await
+                {
+                    Ok(false) => Err(ApplyError::Foreign {
+                        kind: "Secret".to_owned(),
+                        name,
+                    }),
+                    // when it cannot be read now, the next pass looks again before anything relies on it
+                    Ok(true) | Err(_) => Ok(()),
+                }
+            }
             Err(error) => Err(error.into()),
         }
     }

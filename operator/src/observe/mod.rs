@@ -197,13 +197,19 @@ impl Observer {
         }
     }
 
-    async fn admin_token_exists(
+    /// Whether the Secret with the admin token is there to stay.
+    pub(crate) async fn admin_token_exists(
         &self,
         id: &Identity,
         cluster: &WebSocketCluster,
     ) -> Result<bool, ObserveError> {
         let SecretKeyRef { name, key } = admin_token_ref(cluster);
-        self.secrets.has(&id.namespace, &name, &key).await
+        if cluster.spec.gateway.admin_token_secret_ref.is_some() {
+            return self.secrets.has(&id.namespace, &name, &key).await;
+        }
+        self.secrets
+            .has_its_own(&id.namespace, &name, &key, &id.uid)
+            .await
     }
 
     async fn missing_references(

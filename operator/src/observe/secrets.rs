@@ -42,6 +42,8 @@ impl fmt::Debug for Token {
 struct Entry {
     keys: BTreeSet<String>,
     token: Option<(String, Token)>,
+    /// UID of the object that controls the Secret, with which it is deleted.
+    owner: Option<String>,
 }
 
 /// The cache.
@@ -71,6 +73,24 @@ impl Secrets {
         match known {
             Some(found) => Ok(found),
             None => Ok(self.read(namespace, name, None).await?.keys.contains(key)),
+        }
+    }
+
+    /// Like [`Secrets::has`], for a Secret that goes with the resource `uid`: one of a resource of the same name that
+    /// was deleted is not it, and is about to be collected.
+    pub async fn has_its_own(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &str,
+        uid: &str,
+    ) -> Result<bool, ObserveError> {
+        let stays = |entry: &Entry| entry.owner.as_deref().is_none_or(|owner| owner == uid);
+        let holds = |entry: &Entry| entry.keys.contains(key) && stays(entry);
+        let known = self.fresh(namespace, name, |entry| stays(entry).then(|| holds(entry)));
+        match known.flatten() {
+            Some(found) => Ok(found),
+            None => Ok(holds(&self.read(namespace, name, Some(key)).await?)),
         }
     }
 
@@ -120,6 +140,7 @@ impl Secrets {
         let secret = timeout(CALL_TIMEOUT, api.get_opt(name))
             .await
             .map_err(|_| ObserveError::Timeout)??;
+        let owner = secret.as_ref().and_then(controller);
         let data = secret.and_then(|secret| secret.data).unwrap_or_default();
         let token = token_key.and_then(|key| {
             let text = std::str::from_utf8(&data.get(key)?.0).ok()?.trim().to_owned();
@@ -128,6 +149,7 @@ impl Secrets {
         let entry = Entry {
             keys: data.into_keys().collect(),
             token,
+            owner,
         };
         let keep = if entry.keys.is_empty() {
             RECHECK_MISSING
@@ -142,4 +164,10 @@ impl Secrets {
         );
         Ok(entry)
     }
+}
+
+fn controller(secret: &Secret) -> Option<String> {
+    let owners = secret.metadata.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+    controllers.next().map(|owner| owner.uid.clone())
 }

@@ -100,6 +100,33 @@ async fn a_resource_becomes_pods_service_budgets_token_and_revision_which_go_wit
 }
 
 #[tokio::test]
+async fn a_resource_that_follows_a_deleted_one_of_its_name_gets_a_token_of_its_own() -> Result<()> {
+    let fleet = Fleet::new("objects").await?;
+    let operator = Operator::start(&fleet.namespace, "operator").await?;
+    operator.until_leading(SOON).await?;
+    let namespace = &fleet.namespace;
+    fleet.apply(&manifest("chat", 1, ANONYMOUS)).await?;
+    fleet.until_pods("chat", 1).await?;
+
+    let resources = namespace.api::<wsfleet_crds::v1alpha1::WebSocketCluster>();
+    // at once: what the deleted one owned is still there, and is collected behind the new one's back
+    resources.delete("chat", &DeleteParams::background()).await?;
+    let applied = namespace.until("applied again", SOON, || {
+        fleet.apply(&manifest("chat", 1, ANONYMOUS))
+    });
+    applied.await?;
+    let cluster = fleet.get("chat").await?;
+
+    let own = namespace.until("a token of its own", SOON, async || {
+        let secrets = namespace.api::<Secret>();
+        let secret = secrets.get_opt("chat-admin-token").await?.context("no Secret")?;
+        assert_controlled(&secret, &cluster)
+    });
+    own.await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_somebody_deletes_is_made_again() -> Result<()> {
     let fleet = Fleet::new("objects").await?;
     let operator = Operator::start(&fleet.namespace, "operator").await?;

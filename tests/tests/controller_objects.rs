@@ -111,9 +111,8 @@ async fn a_resource_that_follows_a_deleted_one_of_its_name_gets_a_token_of_its_o
     let resources = namespace.api::<wsfleet_crds::v1alpha1::WebSocketCluster>();
     // at once: what the deleted one owned is still there, and is collected behind the new one's back
     resources.delete("chat", &DeleteParams::background()).await?;
-    let applied = namespace.until("applied again", SOON, || {
-        fleet.apply(&manifest("chat", 1, ANONYMOUS))
-    });
+    let again = manifest("chat", 1, ANONYMOUS);
+    let applied = namespace.until("applied again", SOON, || fleet.apply(&again));
     applied.await?;
     let cluster = fleet.get("chat").await?;
 

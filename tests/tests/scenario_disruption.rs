@@ -11,7 +11,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
-use wsfleet_load::Report;
+use wsfleet_load::{Load, Reconnect, Report};
 use wsfleet_tests::cluster::Cluster;
 use wsfleet_tests::scenario::{Failure, Fleet};
 use wsfleet_tests::verdict::{every_close_had_a_code, nothing_was_cut, nothing_was_lost};
@@ -66,12 +66,19 @@ fn sockets_on(report: &Report, pod: &Pod) -> u64 {
         .unwrap_or_default()
 }
 
+/// Clients that stay until their gateway closes: every move is a close frame that a gateway sent.
+async fn staying_clients(fleet: &Fleet, connections: u32) -> Result<Load, Failure> {
+    let mut config = fleet.load(connections).await?;
+    config.reconnect = Reconnect::BreakBeforeMake;
+    fleet.start_load(config).await
+}
+
 #[tokio::test]
 async fn a_gateway_pod_that_somebody_deletes_closes_every_socket_with_a_code_and_is_replaced()
 -> Result<(), Failure> {
     let cluster = Cluster::connect().await?;
     let fleet = Fleet::start(&cluster, "delete", gateways(3)).await?;
-    let load = fleet.start_load(fleet.load(300).await?).await?;
+    let load = staying_clients(&fleet, 300).await?;
     let pods = fleet.pods().await?;
     let held = sockets_on(&load.snapshot(), &pods[1]);
     assert!(held > 0, "{:?}", load.snapshot().sockets);
@@ -95,6 +102,12 @@ async fn a_gateway_pod_that_somebody_deletes_closes_every_socket_with_a_code_and
         "{held} clients had to move: {:?}",
         report.reconnects
     );
+    assert_eq!(
+        report.closed_with(1012),
+        report.reconnects.total,
+        "{:?}",
+        report.closes.by_code
+    );
     println!(
         "deleted with {held} sockets: {} reconnects, closes {:?}",
         report.reconnects.total, report.closes.by_code
@@ -112,7 +125,7 @@ async fn kubectl_drain_of_a_node_finishes_and_closes_every_socket_with_a_code() 
     spec["template"] = json!({"metadata": {"labels": {"scenario": scenario}}});
     fleet.apply_spec(spec).await?;
     fleet.until_ready(CHANGE).await?;
-    let load = fleet.start_load(fleet.load(400).await?).await?;
+    let load = staying_clients(&fleet, 400).await?;
     let nodes = cluster.nodes().await?;
     let (leaving, staying) = (nodes[0].as_str(), nodes[1].as_str());
     let before = fleet.pods().await?;
@@ -128,6 +141,12 @@ async fn kubectl_drain_of_a_node_finishes_and_closes_every_socket_with_a_code() 
     let report = load.stop().await;
 
     every_close_had_a_code(&report)?;
+    assert_eq!(
+        report.closed_with(1012),
+        report.reconnects.total,
+        "{:?}",
+        report.closes.by_code
+    );
     assert!(
         after.iter().all(|pod| node_of(pod) == staying),
         "all gateways are on {staying}"

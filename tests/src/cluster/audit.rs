@@ -18,7 +18,7 @@ pub enum AuditError {
     /// It can't be read.
     #[error("audit log: {0}")]
     Io(#[from] std::io::Error),
-    /// A line of it is no event.
+    /// A line of it, in the time that was asked for, is no event.
     #[error("audit log: {0}")]
     Format(#[from] serde_json::Error),
 }
@@ -62,18 +62,27 @@ impl AuditLog {
         }
     }
 
-    /// All writes received at or after the time, oldest file first.
+    /// All writes received at or after the time, oldest file first. A line that is no event is an error only among
+    /// them: a disk that was full once leaves a torn line for good.
     pub fn writes_since(&self, since: Timestamp) -> Result<Vec<Write>, AuditError> {
         let mut writes = Vec::new();
+        let mut reached = false;
         for file in self.files()? {
             for line in BufReader::new(File::open(file)?).lines() {
                 let line = line?;
                 // the last line may be under way
-                if line.ends_with('}') {
-                    let event: Event = serde_json::from_str(&line)?;
-                    if event.at >= since && event.stage == "ResponseComplete" {
-                        writes.push(event.into());
+                if !line.ends_with('}') {
+                    continue;
+                }
+                match serde_json::from_str::<Event>(&line) {
+                    Ok(event) => {
+                        reached |= event.at >= since;
+                        if event.at >= since && event.stage == "ResponseComplete" {
+                            writes.push(event.into());
+                        }
                     }
+                    Err(error) if reached => return Err(error.into()),
+                    Err(_) => {}
                 }
             }
         }

@@ -42,12 +42,14 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 /// The gateway's state; constant work, whatever the number of sockets.
 pub fn state_of(gateway: &Gateway) -> GatewayState {
     let (epoch, drain_id) = gateway.drain.fence();
+    // read before the counts of a drain, which are raised before a connection is gone
+    let connections = gateway.connections.len() as u64;
     let (forced_closed, natural_closed) = gateway.drain.closed();
     GatewayState {
         server_id: gateway.settings.server_id.as_str().to_owned(),
         phase: gateway.drain.phase(),
         accepting: gateway.drain.accepting() && gateway.admission.has_room(),
-        connections: gateway.connections.len() as u64,
+        connections,
         idle: gateway.census.idle(),
         handshakes_per_second: gateway.admission.handshakes_per_second(gateway.env.clock.now()),
         forced_closed,

@@ -106,9 +106,12 @@ fn turn(gateway: &Gateway, order: &Order, pacer: &mut Pacer<Place>, now: Duratio
             }
             Step::Close { key } => {
                 let Some(conn) = open(key) else { continue };
+                // counted first: the connection may be gone before this thread goes on
+                gateway.drain.forced.fetch_add(1, Relaxed);
                 if conn.close_with(order.close_code, CloseReason::Drain) {
-                    gateway.drain.forced.fetch_add(1, Relaxed);
                     gateway.env.metrics.drain_forced.inc();
+                } else {
+                    gateway.drain.forced.fetch_sub(1, Relaxed);
                 }
             }
         }

@@ -284,7 +284,6 @@ impl Session {
         for room in &*rooms {
             gateway.rooms.leave(conn, room, &*gateway.broker);
         }
-        gateway.connections.remove(Place::new(conn.id, *slot));
         let metrics = &gateway.env.metrics;
         metrics.active.dec();
         let open = gateway.env.clock.tick().since(conn.connected);
@@ -292,6 +291,8 @@ impl Session {
         if closed.initiator == Initiator::Client && gateway.drain.departed() {
             metrics.drain_natural.inc();
         }
+        // last: who sees no connection left finds all of them counted
+        gateway.connections.remove(Place::new(conn.id, *slot));
     }
 }
 

@@ -38,3 +38,13 @@ pub(crate) fn returning(pass: &Pass<'_>) -> u64 {
         .map(Member::known_connections)
         .sum()
 }
+
+/// Sockets that the gateways which accept could take before they refuse: their capacity, not what they are planned to
+/// hold. One whose sockets are not known counts as empty: what is unknown is no reason to change who accepts.
+pub(crate) fn places(pass: &Pass<'_>) -> u64 {
+    let capacity = u64::from(pass.cluster.spec.gateway.capacity.max_connections);
+    pass.fleet
+        .filter(is_recipient)
+        .map(|member| capacity.saturating_sub(member.connections.unwrap_or(0)))
+        .sum()
+}

@@ -13,7 +13,7 @@ use super::action::Action;
 use super::autoscale;
 use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
-use super::headroom::{is_recipient, returning, room};
+use super::headroom::{is_recipient, places, returning, room};
 use super::resources::pod::pod;
 use super::time::{after, text};
 
@@ -21,6 +21,9 @@ use super::time::{after, text};
 pub(crate) const FAILED_SECONDS: u32 = 10;
 /// Seconds of arrivals for which the new pods must have room before the old ones stop accepting.
 const STEER_SECONDS: f64 = 60.0;
+/// Seconds of arrivals below which the old pods that wait for their drain accept again; so much less than
+/// [`STEER_SECONDS`] that they do not turn back and forth.
+const REOPEN_SECONDS: f64 = 5.0;
 
 /// Takes back, creates, and cordons, in this order.
 pub(crate) fn replace(pass: &Pass<'_>, draft: &mut Draft) {
@@ -57,20 +60,26 @@ fn take_back(pass: &Pass<'_>, shortage: u32, draft: &mut Draft) -> u32 {
     candidates.len() as u32
 }
 
-/// When no pod accepts because the new ones failed after the old ones were cordoned, the old ones accept again.
+/// When nobody is left to take new sockets, since the new pods failed or are full, the old ones that wait accept again.
 fn accept_again(pass: &Pass<'_>, draft: &mut Draft) {
-    if pass.surge() == 0 || pass.fleet.count(is_recipient) > 0 {
+    if pass.surge() == 0 || pass.size.desired == 0 {
+        return;
+    }
+    if places(pass) > arrivals(pass, REOPEN_SECONDS) {
         return;
     }
     let waiting = |member: &Member<'_>| {
-        member.state == State::Cordoned
-            && member.available
-            && member.must_go.is_some()
-            && pass.size.desired > 0
+        member.state == State::Cordoned && member.available && member.must_go.is_some()
     };
     for member in pass.fleet.filter(waiting) {
         uncordon(member, draft);
     }
+}
+
+/// Sockets that arrive in so many seconds, at the rate of now.
+fn arrivals(pass: &Pass<'_>, seconds: f64) -> u64 {
+    let load = autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now);
+    (load.handshakes * seconds) as u64
 }
 
 fn uncordon(member: &Member<'_>, draft: &mut Draft) {
@@ -150,22 +159,14 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
     if !has_successor && pass.surge() > 0 && pass.size.desired > 0 {
         return cordon_surplus(pass, &victims, draft);
     }
-    let next = concurrency(pass)
-        .saturating_sub(pass.fleet.count(|member| member.state == State::Draining))
-        .max(1);
-    let planned: u64 = victims
-        .iter()
-        .take(next as usize)
-        .map(|member| member.known_connections())
-        .sum();
-    let arrivals =
-        autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now).handshakes * STEER_SECONDS;
-    let needed = planned + returning(pass) + arrivals as u64;
+    // the first drain can go on; those after it are admitted as room comes, and wait cordoned until then
+    let first = victims.first().map_or(0, |member| member.known_connections());
+    let needed = first + returning(pass) + arrivals(pass, STEER_SECONDS);
     let steer = has_successor && room(pass, Member::is_good) >= needed;
     let count = if steer {
         victims.len()
     } else {
-        partial(pass, &victims, next, draft)
+        partial(pass, &victims, draft)
     };
     for member in victims.into_iter().take(count) {
         cordon(
@@ -216,7 +217,10 @@ fn sort_outgoing(pass: &Pass<'_>, victims: &mut [&Member<'_>]) {
 }
 
 /// How many of `victims` to cordon when the others cannot take all: as many as may be drained now and have room.
-fn partial(pass: &Pass<'_>, victims: &[&Member<'_>], next: u32, draft: &mut Draft) -> usize {
+fn partial(pass: &Pass<'_>, victims: &[&Member<'_>], draft: &mut Draft) -> usize {
+    let next = concurrency(pass)
+        .saturating_sub(pass.fleet.count(|member| member.state == State::Draining))
+        .max(1);
     let cordoned = pass
         .fleet
         .count(|member| member.state == State::Cordoned && member.must_go.is_some());

@@ -20,7 +20,7 @@ fn a_rollout_moves_each_client_once_within_the_budget_and_cuts_none() {
         "{:?}",
         world.deleted
     );
-    assert!(world.forced <= 2400, "{} closes for 2000 clients", world.forced);
+    assert_eq!(world.forced, 2000, "each client is closed once");
     assert!(world.busiest <= 21, "{} closes in a second at 1 %", world.busiest);
     assert!(seconds < 200, "{seconds} s");
     assert_eq!(
@@ -39,6 +39,32 @@ fn a_rollout_moves_each_client_once_within_the_budget_and_cuts_none() {
             .waiting_for,
         None
     );
+}
+
+#[test]
+fn each_client_is_moved_once_however_many_pods_may_drain_at_a_time() {
+    for share in ["25%", "50%", "100%"] {
+        let mut world = World::settled(&json!({"replicas": 4, "drain": {"maxConcurrent": share}}), 2000);
+        world.roll_to("good:2");
+        world.run(1);
+        world.run_until(600, all_on("good:2"));
+        assert_eq!(world.forced, 2000, "with maxConcurrent {share}");
+    }
+}
+
+#[test]
+fn old_pods_accept_again_when_the_new_ones_are_full_of_new_clients() {
+    let mut world = World::settled(&json!({"replicas": 4, "drain": {"settleSeconds": 60}}), 800);
+    world.roll_to("good:2");
+    world.run(1);
+    let steered = |world: &World| world.pods.iter().filter(|pod| !pod.view.accepting).count() == 4;
+    world.run_until(60, steered);
+    world.homeless += 1200;
+    world.run(5);
+    assert_eq!(world.homeless, 0, "everybody found a gateway");
+    assert!(!steered(&world));
+    world.run_until(900, all_on("good:2"));
+    assert_eq!(world.sockets() + world.homeless, 2000);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn four_pods() -> serde_json::Value {
         "replicas": 4,
         "gateway": {"capacity": {"maxConnections": 1000}},
         "rollout": {"maxSurge": "50%"},
-        "drain": {"maxDisconnectPermille": PERMILLE, "maxConcurrent": "50%"},
+        "drain": {"maxDisconnectPermille": PERMILLE, "maxConcurrent": "100%"},
     })
 }
 

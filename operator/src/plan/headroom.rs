@@ -39,12 +39,13 @@ pub(crate) fn returning(pass: &Pass<'_>) -> u64 {
         .sum()
 }
 
-/// Sockets that the gateways which accept could take before they refuse: their capacity, not what they are planned to
-/// hold. One whose sockets are not known counts as empty: what is unknown is no reason to change who accepts.
-pub(crate) fn places(pass: &Pass<'_>) -> u64 {
+/// Sockets that the recipients for which `predicate` holds could take before they refuse: their capacity, not what they
+/// are planned to hold. One whose sockets are not known counts as empty: what is unknown is no reason to change who accepts.
+pub(crate) fn places<'a>(pass: &Pass<'a>, predicate: impl Fn(&Member<'a>) -> bool) -> u64 {
     let capacity = u64::from(pass.cluster.spec.gateway.capacity.max_connections);
     pass.fleet
         .filter(is_recipient)
+        .filter(|member| predicate(member))
         .map(|member| capacity.saturating_sub(member.connections.unwrap_or(0)))
         .sum()
 }

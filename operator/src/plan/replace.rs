@@ -65,15 +65,25 @@ fn accept_again(pass: &Pass<'_>, draft: &mut Draft) {
     if pass.surge() == 0 || pass.size.desired == 0 {
         return;
     }
-    if places(pass) > arrivals(pass, REOPEN_SECONDS) {
+    let full = has_successor(pass) && places(pass, |_| true) <= arrivals(pass, REOPEN_SECONDS);
+    if pass.fleet.count(is_recipient) > 0 && !full {
         return;
     }
+    // an empty one may go whatever comes: see `partial`
     let waiting = |member: &Member<'_>| {
-        member.state == State::Cordoned && member.available && member.must_go.is_some()
+        let is_spent = full && member.connections == Some(0);
+        member.state == State::Cordoned && member.available && member.must_go.is_some() && !is_spent
     };
     for member in pass.fleet.filter(waiting) {
         uncordon(member, draft);
     }
+}
+
+/// Whether a pod that stays takes new sockets.
+fn has_successor(pass: &Pass<'_>) -> bool {
+    pass.fleet
+        .count(|member| member.is_good() && is_recipient(member))
+        > 0
 }
 
 /// Sockets that arrive in so many seconds, at the rate of now.
@@ -152,17 +162,14 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
     victims.retain(|member| !idle.contains(&member.pod.name));
     sort_outgoing(pass, &mut victims);
 
-    let has_successor = pass
-        .fleet
-        .count(|member| member.is_good() && is_recipient(member))
-        > 0;
+    let has_successor = has_successor(pass);
     if !has_successor && pass.surge() > 0 && pass.size.desired > 0 {
         return cordon_surplus(pass, &victims, draft);
     }
     // the first drain can go on; those after it are admitted as room comes, and wait cordoned until then
     let first = victims.first().map_or(0, |member| member.known_connections());
     let needed = first + returning(pass) + arrivals(pass, STEER_SECONDS);
-    let steer = has_successor && room(pass, Member::is_good) >= needed;
+    let steer = has_successor && room(pass, Member::is_good) > needed;
     let count = if steer {
         victims.len()
     } else {
@@ -240,9 +247,15 @@ fn partial(pass: &Pass<'_>, victims: &[&Member<'_>], draft: &mut Draft) -> usize
         return allowed;
     }
     let mut taken = returning(pass);
+    let reserve = arrivals(pass, REOPEN_SECONDS);
+    let mut going = BTreeSet::new();
     let fits = |member: &&&Member<'_>| {
         taken += member.connections.unwrap_or(u64::MAX / 2);
-        room(pass, |other| other.pod.name != member.pod.name) >= taken
+        going.insert(member.pod.name.clone());
+        let stays = |other: &Member<'_>| !going.contains(&other.pod.name);
+        // without places for those who come, it would have to accept again at once
+        let can_miss = member.connections == Some(0) || places(pass, stays) > reserve;
+        room(pass, stays) >= taken && can_miss
     };
     let fitting = victims.iter().take(allowed).take_while(fits).count();
     if fitting == 0

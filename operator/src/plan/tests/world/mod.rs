@@ -178,7 +178,9 @@ impl World {
 
     /// Plans and applies until nothing is left to do at this instant.
     fn settle(&mut self) {
-        for round in 0..12 {
+        // a round moves each pod by one marker at most, and where one may go at a time, one pod
+        let limit = 12 + 4 * self.pods.len();
+        for round in 0..=limit {
             let defaults = Defaults {
                 gateway_image: "good:default".to_owned(),
             };
@@ -189,7 +191,7 @@ impl World {
             if made.actions.iter().all(unheard) {
                 return;
             }
-            assert!(round < 11, "does not come to rest: {:#?}", made.actions);
+            assert!(round < limit, "does not come to rest: {:#?}", made.actions);
             for action in made.actions {
                 self.apply(action);
             }

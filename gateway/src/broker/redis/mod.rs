@@ -17,6 +17,7 @@ mod intake;
 mod link;
 mod message;
 mod naming;
+mod queue;
 mod script;
 mod session;
 mod stats;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Broker, BrokerError, Health, Position, Publish, Sink, StreamKey, encode};
-use command::{Commands, Item, OnAnswer};
+use queue::{Commands, Item, OnAnswer};
 use script::{Answer, Request};
 use subscribe::Subscriber;
 use table::Table;
@@ -138,7 +139,7 @@ impl Broker for RedisBroker {
                             epoch: "".into(),
                             offset: 0,
                         }),
-                        other => command::place(other),
+                        other => queue::place(other),
                     });
                 })
             });

@@ -14,9 +14,9 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::{BrokerError, Position};
-use super::command::{Item, OnAnswer};
 use super::config::Backoff;
 use super::intake::{Intake, Raw, Taken};
+use super::queue::{Item, OnAnswer};
 use super::script::Request;
 use super::subscribe::Subscriber;
 use super::table::{Changes, Seen, Ticket};

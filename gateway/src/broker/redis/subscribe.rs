@@ -14,10 +14,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{BrokerError, Position, Sink};
-use super::command::Commands;
 use super::config::{Backoff, RedisConfig};
 use super::intake::Intake;
 use super::link;
+use super::queue::Commands;
 use super::script::Request;
 use super::session::Session;
 use super::stats::Stats;

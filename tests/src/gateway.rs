@@ -210,6 +210,15 @@ impl Fleet {
             .await
             .with_context(|| format!("{name} on gateway {number}"))
     }
+
+    /// Clients of so many users, all on the first gateway.
+    pub async fn clients(&self, count: usize) -> Result<Vec<Client>> {
+        let mut clients = Vec::with_capacity(count);
+        for number in 0..count {
+            clients.push(self.client(0, &format!("u{number}")).await?);
+        }
+        Ok(clients)
+    }
 }
 
 /// Runs each of the named `async fn(Kind) -> anyhow::Result<()>` with the memory broker, with one gateway on a real

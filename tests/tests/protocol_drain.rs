@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 use wsfleet_crds::admin::{DrainMode, DrainOrder, DrainRequest, GatewayPhase, GatewayState, Problem};
-use wsfleet_tests::client::{Client, Connect, Upgrade};
+use wsfleet_tests::client::{Connect, Upgrade};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::Ask;
 use wsfleet_tests::on_each_broker;
@@ -22,8 +22,6 @@ on_each_broker! {
     clients_that_leave_by_themselves_are_counted_as_natural,
     a_malformed_request_is_refused_with_what_to_send,
     the_admin_token_is_wanted_when_set,
-    a_gateway_that_is_asked_to_end_drains_itself_within_its_window,
-    asked_twice_it_hurries,
 }
 
 fn request(mode: DrainMode, epoch: u64) -> DrainRequest {
@@ -46,14 +44,6 @@ async fn take(gateway: &Gateway, request: &DrainRequest) -> Result<GatewayState>
         bail!("{answer:?}");
     }
     answer.json()
-}
-
-async fn clients(fleet: &Fleet, count: usize) -> Result<Vec<Client>> {
-    let mut clients = Vec::new();
-    for number in 0..count {
-        clients.push(fleet.gateway(0).client(&format!("u{number}")).await?);
-    }
-    Ok(clients)
 }
 
 async fn a_cordoned_gateway_answers_503_with_a_jittered_retry_after_and_keeps_its_sockets(
@@ -93,7 +83,7 @@ async fn each_client_of_a_drain_gets_a_delay_of_its_own_and_is_closed_at_its_tim
     const COUNT: usize = 40;
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
-    let mut clients = clients(&fleet, COUNT).await?;
+    let mut clients = fleet.clients(COUNT).await?;
     let start = Instant::now();
     let mut asked = request(DrainMode::Drain, 1);
     asked.deadline = Some(wsfleet_tests::client::unix_now() + 60);
@@ -153,7 +143,7 @@ async fn each_client_of_a_drain_gets_a_delay_of_its_own_and_is_closed_at_its_tim
 
 async fn a_drained_client_is_served_until_its_close(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
-    let mut clients = clients(&fleet, 2).await?;
+    let mut clients = fleet.clients(2).await?;
     for client in &mut clients {
         client.join("lobby").await?;
     }
@@ -202,7 +192,7 @@ async fn a_lower_epoch_is_fenced_with_409(kind: Kind) -> Result<()> {
 async fn closes_pause_when_the_lease_runs_out_and_go_on_when_it_is_renewed(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
-    let mut clients = clients(&fleet, 30).await?;
+    let mut clients = fleet.clients(30).await?;
     let mut asked = request(DrainMode::Drain, 1);
     asked.lease_seconds = Some(2);
     take(gateway, &asked).await?;
@@ -245,7 +235,7 @@ async fn closes_pause_when_the_lease_runs_out_and_go_on_when_it_is_renewed(kind:
 async fn a_resume_takes_the_drain_back(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
-    let mut clients = clients(&fleet, 10).await?;
+    let mut clients = fleet.clients(10).await?;
     let mut asked = request(DrainMode::Drain, 1);
     asked.rate_per_second = Some(2.0);
     take(gateway, &asked).await?;
@@ -269,7 +259,7 @@ async fn a_resume_takes_the_drain_back(kind: Kind) -> Result<()> {
 async fn clients_that_leave_by_themselves_are_counted_as_natural(kind: Kind) -> Result<()> {
     let fleet = Fleet::start(kind).await?;
     let gateway = fleet.gateway(0);
-    let clients = clients(&fleet, 10).await?;
+    let clients = fleet.clients(10).await?;
     let mut asked = request(DrainMode::Drain, 1);
     (asked.rate_per_second, asked.reconnect_window_seconds) = (Some(0.5), 60);
     take(gateway, &asked).await?;
@@ -353,50 +343,4 @@ async fn the_admin_token_is_wanted_when_set(kind: Kind) -> Result<()> {
     assert!(answer.body.len() < 1_024);
     assert_eq!(gateway.drain(&request(DrainMode::Cordon, 1)).await?.status, 401);
     Ok(())
-}
-
-async fn a_gateway_that_is_asked_to_end_drains_itself_within_its_window(kind: Kind) -> Result<()> {
-    let mut fleet = Fleet::start_with(kind, &["--drain-window", "3"]).await?;
-    let mut clients = clients(&fleet, 30).await?;
-    let start = Instant::now();
-    fleet.gateway(0).shut_down();
-    let each = clients.iter_mut().map(|client| async move {
-        let notice = client.expect("server_shutdown").await?;
-        anyhow::Ok((
-            notice["reconnectDelay"].as_u64(),
-            client.closed().await?,
-            start.elapsed(),
-        ))
-    });
-    let outcomes = futures::future::try_join_all(each).await?;
-    let delays: BTreeSet<_> = outcomes.iter().map(|(delay, ..)| *delay).collect();
-    assert!(delays.len() >= 15, "{delays:?}");
-    assert!(
-        outcomes
-            .iter()
-            .all(|(_, code, at)| *code == 1012 && *at < Duration::from_secs(5)),
-        "{outcomes:?}"
-    );
-    assert!(
-        outcomes.iter().any(|(.., at)| *at > Duration::from_millis(1_500)),
-        "not all at once: {outcomes:?}"
-    );
-    fleet.gateway_mut(0).ended().await
-}
-
-async fn asked_twice_it_hurries(kind: Kind) -> Result<()> {
-    let mut fleet = Fleet::start_with(kind, &["--drain-window", "600"]).await?;
-    let mut clients = clients(&fleet, 5).await?;
-    fleet.gateway(0).shut_down();
-    until_async("it is ending", || async {
-        Ok(fleet.gateway(0).state().await?.phase == GatewayPhase::Terminating)
-    })
-    .await?;
-    let start = Instant::now();
-    fleet.gateway(0).shut_down();
-    for client in &mut clients {
-        assert_eq!(client.closed().await?, 1012);
-    }
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    fleet.gateway_mut(0).ended().await
 }

@@ -44,19 +44,6 @@ suite() {
     cargo test --workspace --no-fail-fast "${names[@]}" -- --test-threads "$threads"
 }
 
-# Suites that share a cluster with whatever else this machine does: one that fails is run once more, alone and in full view;
-# a second failure counts.
-suites_on_cluster() {
-    local threads=$1 name failed=0
-    shift
-    for name in "$@"; do
-        suite "$threads" "$name" && continue
-        step "$name failed: once more"
-        suite 1 "$name" || failed=1
-    done
-    return $failed
-}
-
 run_lint() {
     part "lint"
     check_parts
@@ -114,9 +101,9 @@ run_cluster() {
 
     local failed=0
     part "the resource, the operator and the chart on the real API server"
-    suites_on_cluster 3 "${api[@]}" || failed=1
+    suite 3 "${api[@]}" || failed=1
     part "scenarios on the real cluster"
-    suites_on_cluster 1 "${scenarios[@]}" || failed=1
+    suite 1 "${scenarios[@]}" || failed=1
 
     part "idle for ten minutes: the result"
     wait "$idle_pid" || failed=1

@@ -36,12 +36,13 @@ check_parts() {
     done
 }
 
-# suite THREADS PATTERN...: test binaries of wsfleet-tests one after the other, so many tests of one at once
+# suite THREADS PATTERN...: test binaries of wsfleet-tests one after the other, so many tests of one at once; what they
+# measured is shown
 suite() {
     local threads=$1 names=() name
     shift
     for name in "$@"; do names+=(--test "$name"); done
-    cargo test --workspace --no-fail-fast "${names[@]}" -- --test-threads "$threads"
+    cargo test --workspace --no-fail-fast "${names[@]}" -- --show-output --test-threads "$threads"
 }
 
 run_lint() {

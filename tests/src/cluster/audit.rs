@@ -28,7 +28,8 @@ pub enum AuditError {
 pub struct Write {
     /// When the API server received it.
     pub at: Timestamp,
-    /// Who: `admin`, `system:node:node-1`, `system:serviceaccount:NAMESPACE:NAME`.
+    /// Who: `admin`, `system:node:node-1`, `system:serviceaccount:NAMESPACE:NAME`; empty for somebody who was refused as
+    /// unknown (401), as a service account is whose namespace is gone.
     pub user: String,
     /// The program.
     pub user_agent: String,
@@ -133,7 +134,8 @@ struct Event {
     response_status: ResponseStatus,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct User {
     username: String,
 }
@@ -175,5 +177,24 @@ impl From<Event> for Write {
             name,
             code: event.response_status.code,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: &str = r#"{"kind":"Event","stage":"ResponseComplete","verb":"update","user":{},"userAgent":"wsfleet-operator/0.1.0","objectRef":{"resource":"leases","namespace":"ns","name":"n"},"responseStatus":{"code":401},"requestReceivedTimestamp":"2026-11-22T06:28:18.125750Z"}"#;
+
+    #[test]
+    fn a_request_of_somebody_unknown_is_a_write_without_a_user() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("audit.log"), format!("{REFUSED}\n")).unwrap();
+        let writes = AuditLog::open(folder.path())
+            .unwrap()
+            .writes_since(Timestamp::UNIX_EPOCH)
+            .unwrap();
+        assert_eq!(writes.len(), 1);
+        assert_eq!((writes[0].user.as_str(), writes[0].code), ("", 401));
     }
 }

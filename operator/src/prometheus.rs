@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::timeout;
-use url::Url;
+use url::{Host, Url};
 
 /// The query in force when the resource names none; `$namespace` and `$name` stand for the resource's own.
 pub const DEFAULT_QUERY: &str =
@@ -86,9 +86,16 @@ impl PrometheusClient {
         }
     }
 
-    /// Asks `endpoint` for `query` now; samples older than `stale` do not count. Cancel safe.
-    pub async fn query(&self, endpoint: &str, query: &str, stale: Duration) -> Result<Answer, QueryError> {
-        let uri = query_uri(endpoint, query, stale)?;
+    /// Asks `endpoint` for `query` now; samples older than `stale` do not count. A host without a dot is a Service in
+    /// `namespace`. Cancel safe.
+    pub async fn query(
+        &self,
+        endpoint: &str,
+        namespace: &str,
+        query: &str,
+        stale: Duration,
+    ) -> Result<Answer, QueryError> {
+        let uri = query_uri(endpoint, namespace, query, stale)?;
         let exchange = async {
             let response = match (uri.scheme_str(), &self.tls) {
                 (Some("https"), Some(tls)) => tls.get(uri).await,
@@ -125,11 +132,19 @@ pub fn query_for(given: Option<&str>, namespace: &str, name: &str) -> String {
         .replace("$name", name)
 }
 
-fn query_uri(endpoint: &str, query: &str, stale: Duration) -> Result<Uri, QueryError> {
+fn query_uri(endpoint: &str, namespace: &str, query: &str, stale: Duration) -> Result<Uri, QueryError> {
     let wrong = || QueryError::Endpoint(endpoint.to_owned());
     let mut url = Url::parse(endpoint).map_err(|_| wrong())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong());
+    }
+    // the resource's neighbour, as the gateways' broker is: the operator lives in another namespace
+    if let Some(Host::Domain(host)) = url.host()
+        && !host.contains('.')
+        && host != "localhost"
+    {
+        let service = format!("{host}.{namespace}.svc");
+        url.set_host(Some(&service)).map_err(|_| wrong())?;
     }
     // the endpoint may have a path of its own (--web.route-prefix)
     url.path_segments_mut()
@@ -236,6 +251,7 @@ mod tests {
     fn the_endpoint_keeps_its_path_and_the_query_is_escaped() {
         let uri = query_uri(
             "http://prometheus:9090/prom/",
+            "prod",
             "a{b=\"c d\"}",
             Duration::from_secs(15),
         )
@@ -249,11 +265,23 @@ mod tests {
         for wrong in ["prometheus:9090", "ftp://x/", "mailto:a@b", ""] {
             assert!(
                 matches!(
-                    query_uri(wrong, "up", Duration::ZERO),
+                    query_uri(wrong, "prod", "up", Duration::ZERO),
                     Err(QueryError::Endpoint(_))
                 ),
                 "{wrong}"
             );
+        }
+    }
+
+    #[test]
+    fn a_host_without_a_dot_is_a_service_in_the_namespace_of_the_resource() {
+        let host = |endpoint: &str| {
+            let uri = query_uri(endpoint, "prod", "up", Duration::ZERO).unwrap();
+            uri.host().unwrap().to_owned()
+        };
+        assert_eq!(host("http://prometheus:9090"), "prometheus.prod.svc");
+        for other in ["prometheus.monitoring", "localhost", "10.0.0.1", "[::1]"] {
+            assert_eq!(host(&format!("http://{other}:9090")), other);
         }
     }
 

@@ -162,6 +162,12 @@ async fn the_fleet_grows_by_the_gauges_in_prometheus_and_does_not_shrink_while_t
     load.set_target(300)?;
     until_size(&fleet, 5).await?;
     fleet.until_joined(&load, CHANGE).await?;
+    // it was Prometheus that counted, not the gateways in its stead
+    fleet
+        .until_status("MetricsAvailable is True", CHANGE, |status| {
+            condition(status, "MetricsAvailable").is_some_and(|(is, _)| is == "True")
+        })
+        .await?;
 
     fleet.scale_deployment("prometheus", 0).await?;
     let lost = fleet

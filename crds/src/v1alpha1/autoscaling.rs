@@ -133,7 +133,8 @@ pub enum MetricsSource {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PrometheusSpec {
-    /// Address of the server, for example `http://prometheus.monitoring:9090`; `/api/v1/query` is added.
+    /// Address of the server, for example `http://prometheus.monitoring:9090`; `/api/v1/query` is added. A host without a
+    /// dot is a Service in the resource's namespace.
     #[schemars(length(max = 2048))]
     #[x_kube(validation = ("self.matches('^https?://[^/ ]')", "write the address as http://host:port or https://host:port, for example http://prometheus.monitoring:9090"))]
     pub endpoint: String,

@@ -202,7 +202,10 @@ impl Sampler {
         };
         let query = query_for(server.query.as_deref(), &id.namespace, &id.name);
         let stale = Duration::from_secs(metrics.stale_seconds.into());
-        let answer = self.prometheus.query(&server.endpoint, &query, stale).await;
+        let answer = self
+            .prometheus
+            .query(&server.endpoint, &id.namespace, &query, stale)
+            .await;
         if let Err(error) = &answer {
             debug!(cluster = id.name, %error, "Prometheus not asked");
         }

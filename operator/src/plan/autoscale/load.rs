@@ -1,6 +1,7 @@
 //! How loaded the fleet is, and how much of that is known.
 
 use jiff::Timestamp;
+use wsfleet_crds::admin::GatewayState;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use crate::observe::model::{Lease, Observed};
@@ -17,6 +18,8 @@ pub(crate) struct Load {
     pub(crate) connections: u64,
     /// Handshakes per second that are not the return of sockets that a drain closed.
     pub(crate) handshakes: f64,
+    /// Pods of which the source or the gateway itself told a number lately: 0 when nothing is known.
+    pub(crate) known: u32,
     /// Pods whose number is fresh.
     pub(crate) fresh: u32,
     /// Pods whose number should be fresh.
@@ -41,29 +44,36 @@ pub(crate) fn load(
     let mut load = Load {
         connections: 0,
         handshakes: 0.0,
+        known: 0,
         fresh: 0,
         expected: 0,
     };
     for member in fleet.filter(|member| member.state != State::Gone) {
         let sample = counted(member.pod, observed);
         let fresh = sample.is_some_and(|(at, _)| after(at, stale) > now);
-        if let Some((at, connections)) = sample
-            && after(at, KEEP_SECONDS.max(stale)) > now
-        {
-            load.connections += connections;
-        }
+        let kept = sample.filter(|(at, _)| after(*at, KEEP_SECONDS.max(stale)) > now);
+        let kept = kept.map(|(_, connections)| connections);
+        // while the source is silent the gateways' own numbers may make the fleet grow, but never shrink: it is not fresh
+        let itself = told(member, stale, now);
+        let instead = itself.filter(|_| !fresh).map(|state| state.connections);
+        load.connections += kept.max(instead).unwrap_or(0);
+        load.known += u32::from(fresh || instead.is_some());
         if is_expected(member, stale, now) {
             load.expected += 1;
             load.fresh += u32::from(fresh);
         }
-        if let Some((at, state)) = &member.pod.gateway
-            && after(*at, stale) > now
-        {
+        if let Some(state) = itself {
             load.handshakes += state.handshakes_per_second.max(0.0);
         }
     }
     load.handshakes = (load.handshakes - granted_rate(observed, now)).max(0.0);
     load
+}
+
+/// What the gateway itself said lately.
+fn told<'a>(member: &Member<'a>, stale: u32, now: Timestamp) -> Option<&'a GatewayState> {
+    let (at, answer) = member.pod.gateway.as_ref()?;
+    (after(*at, stale) > now).then_some(answer)
 }
 
 /// Ready for so long that the source must have seen it.

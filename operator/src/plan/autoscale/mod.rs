@@ -60,7 +60,7 @@ pub(crate) fn decide(
     let previous = current(cluster, &remembered);
     let bounded = previous.clamp(*bounds.start(), *bounds.end());
     let load = load(cluster, observed, fleet, now);
-    let raw = (load.fresh > 0).then(|| needed(cluster, &load));
+    let raw = (load.known > 0).then(|| needed(cluster, &load));
     let wanted = raw.map_or(bounded, |raw| raw.clamp(*bounds.start(), *bounds.end()));
 
     let mut memory = remembered.clone();

@@ -88,6 +88,25 @@ fn it_never_shrinks_while_numbers_are_missing() {
 }
 
 #[test]
+fn while_the_source_is_silent_it_grows_by_what_the_gateways_say_and_never_shrinks() {
+    let down = json!({"stabilizationSeconds": 0, "maxPods": "100%", "periodSeconds": 1});
+    let mut world = World::settled(&builtin(&down), 1000);
+    world.run(60);
+    world.counts = false;
+    world.run(200);
+    assert_eq!(world.condition("MetricsAvailable").0, "False");
+    world.homeless = 2500;
+    world.run(120);
+    assert_eq!(desired(&world), 6);
+    world.lose_clients(90);
+    world.run(600);
+    assert_eq!(desired(&world), 6);
+    world.counts = true;
+    world.run(60);
+    assert_eq!(desired(&world), 2);
+}
+
+#[test]
 fn time_without_numbers_does_not_count_as_time_in_which_less_was_enough() {
     let down = json!({"stabilizationSeconds": 120, "maxPods": "100%", "periodSeconds": 1});
     let mut world = World::settled(&builtin(&down), 3500);

@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) busiest: u64,
     /// Whether gateways and metrics answer.
     pub(super) answers: bool,
+    /// Whether the metrics source does, when the gateways do.
+    pub(super) counts: bool,
     pub(super) events: Vec<EventDraft>,
     pub(super) deleted: Vec<(String, u64)>,
     pub(super) writes: u64,
@@ -96,6 +98,7 @@ impl World {
             forced: 0,
             busiest: 0,
             answers: true,
+            counts: true,
             events: Vec::new(),
             deleted: Vec::new(),
             writes: 0,
@@ -297,10 +300,12 @@ impl World {
             if self.answers {
                 pod.view.unreachable_since = None;
                 pod.view.gateway = Some((now, state_of(pod)));
-                self.observed
-                    .metrics
-                    .connections
-                    .insert(pod.view.name.clone(), (now, pod.sockets));
+                if self.counts {
+                    self.observed
+                        .metrics
+                        .connections
+                        .insert(pod.view.name.clone(), (now, pod.sockets));
+                }
             } else {
                 pod.view.unreachable_since.get_or_insert(now);
             }

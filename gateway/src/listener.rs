@@ -110,7 +110,13 @@ async fn handshake(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>) {
     let Endpoint {
         gateway, accepted, ..
     } = parts.service;
-    let Some(Accepted { identity, id, permit }) = accepted.into_inner() else {
+    let Some(Accepted {
+        identity,
+        id,
+        format,
+        permit,
+    }) = accepted.into_inner()
+    else {
         return;
     };
     let socket = parts.io.into_inner();
@@ -124,6 +130,7 @@ async fn handshake(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>) {
         read: parts.read_buf,
         identity,
         id,
+        format,
         permit,
     };
     tokio::spawn(session::serve(upgraded));

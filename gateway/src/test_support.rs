@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::clock::{Clock, Tick};
 use crate::config::Limits;
 use crate::metrics::Metrics;
-use crate::protocol::WelcomeLimits;
+use crate::protocol::{Format, WelcomeLimits};
 use crate::session::{Conn, ConnId, Env};
 
 /// Nothing in these tests takes longer.
@@ -37,12 +37,17 @@ pub(crate) struct Peer {
 }
 
 pub(crate) async fn connect(env: &Arc<Env>, id: u64, user: &str) -> (Arc<Conn>, Peer) {
+    connect_as(env, id, user, Format::default()).await
+}
+
+pub(crate) async fn connect_as(env: &Arc<Env>, id: u64, user: &str, format: Format) -> (Arc<Conn>, Peer) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
     let conn = Conn::new(
         ConnId(id),
         user.into(),
+        format,
         server,
         Arc::clone(env),
         Tick::NEVER,

@@ -15,6 +15,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
 
+use wsfleet_gateway::protocol::Codec;
+
+use crate::codec;
 use crate::http::Answer;
 use crate::wait::{SOON, soon};
 
@@ -39,6 +42,7 @@ pub struct Connect {
     path: String,
     headers: Vec<(&'static str, String)>,
     receive_buffer: Option<u32>,
+    codec: Codec,
 }
 
 impl Connect {
@@ -49,6 +53,7 @@ impl Connect {
             path: "/ws".to_owned(),
             headers: Vec::new(),
             receive_buffer: None,
+            codec: Codec::Json,
         }
     }
 
@@ -64,6 +69,13 @@ impl Connect {
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// With the subprotocol of this codec.
+    #[must_use]
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self.header("sec-websocket-protocol", codec.subprotocol())
     }
 
     /// With a small receive buffer, so that not reading is felt soon.
@@ -105,6 +117,7 @@ impl Connect {
             Ok((socket, response)) => Ok(Upgrade::Open(Box::new(Client::new(
                 socket,
                 response.headers().clone(),
+                self.codec,
             )))),
             Err(Error::Http(response)) => {
                 let (head, body) = response.into_parts();
@@ -125,16 +138,18 @@ impl Connect {
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
     headers: http::HeaderMap,
+    codec: Codec,
     kept: VecDeque<Value>,
     closed: Option<(u16, String)>,
     pings: usize,
 }
 
 impl Client {
-    fn new(socket: WebSocketStream<TcpStream>, headers: http::HeaderMap) -> Self {
+    fn new(socket: WebSocketStream<TcpStream>, headers: http::HeaderMap, codec: Codec) -> Self {
         Self {
             socket,
             headers,
+            codec,
             kept: VecDeque::new(),
             closed: None,
             pings: 0,
@@ -156,9 +171,9 @@ impl Client {
         self.socket.get_mut()
     }
 
-    /// Sends JSON.
+    /// Sends a message in the connection's codec.
     pub async fn send(&mut self, message: Value) -> Result<()> {
-        self.send_text(&message.to_string()).await
+        self.send_frame(codec::encode(self.codec, &message)?).await
     }
 
     /// Sends any text.
@@ -320,7 +335,9 @@ impl Client {
                 .await
                 .context("waited in vain")?
             {
-                Some(Ok(Message::Text(text))) => return Ok(Some(serde_json::from_str(&text)?)),
+                Some(Ok(frame @ (Message::Text(_) | Message::Binary(_)))) => {
+                    return Ok(Some(codec::decode(self.codec, &frame)?));
+                }
                 Some(Ok(Message::Ping(_))) => self.pings += 1,
                 Some(Ok(Message::Close(frame))) => {
                     let code = frame.as_ref().map_or(NO_CODE, |f| f.code.into());

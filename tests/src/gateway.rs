@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use wsfleet_crds::admin::{DrainRequest, GatewayState};
 use wsfleet_gateway::config::{Args, Settings};
+use wsfleet_gateway::protocol::Codec;
 use wsfleet_gateway::{Listeners, RunError, ShutdownSignal, ShutdownTrigger, run};
 
 use crate::client::{Client, Connect};
@@ -57,7 +58,17 @@ impl Gateway {
 
     /// Connects as a user, and awaits the `welcome`.
     pub async fn client(&self, name: &str) -> Result<Client> {
-        let mut client = Connect::to(self.ports.clients).token(name).open().await?;
+        self.welcomed(Connect::to(self.ports.clients), name).await
+    }
+
+    /// As [`Gateway::client`], with the codec's subprotocol.
+    pub async fn client_as(&self, name: &str, codec: Codec) -> Result<Client> {
+        self.welcomed(Connect::to(self.ports.clients).codec(codec), name)
+            .await
+    }
+
+    async fn welcomed(&self, connect: Connect, name: &str) -> Result<Client> {
+        let mut client = connect.token(name).open().await?;
         let welcome = client.expect("welcome").await?;
         ensure!(welcome["userId"] == format!("user_{name}"), "{welcome}");
         Ok(client)
@@ -205,10 +216,17 @@ impl Fleet {
 
     /// A user's client on a gateway.
     pub async fn client(&self, number: usize, name: &str) -> Result<Client> {
-        self.gateway(number)
-            .client(name)
-            .await
-            .with_context(|| format!("{name} on gateway {number}"))
+        self.client_as(number, name, None).await
+    }
+
+    /// As [`Fleet::client`], with a codec's subprotocol, or none.
+    pub async fn client_as(&self, number: usize, name: &str, codec: Option<Codec>) -> Result<Client> {
+        let gateway = self.gateway(number);
+        match codec {
+            Some(codec) => gateway.client_as(name, codec).await,
+            None => gateway.client(name).await,
+        }
+        .with_context(|| format!("{name} on gateway {number}"))
     }
 
     /// Clients of so many users, all on the first gateway.

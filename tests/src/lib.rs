@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod client;
 pub mod cluster;
+pub mod codec;
 pub mod fleet;
 pub mod gateway;
 pub mod http;

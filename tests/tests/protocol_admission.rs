@@ -4,6 +4,7 @@
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
+use wsfleet_gateway::protocol::Codec;
 use wsfleet_tests::client::{Client, Connect, Upgrade, jwt, unix_now};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::{Answer, Ask};
@@ -282,8 +283,17 @@ async fn subprotocols_are_echoed_or_refused(kind: Kind) -> Result<()> {
         known.upgrade_header("sec-websocket-protocol"),
         Some("wsfleet.v1.json")
     );
+    for codec in Codec::ALL {
+        let client = to.clone().codec(codec).open().await?;
+        let echoed = client.upgrade_header("sec-websocket-protocol");
+        assert_eq!(echoed, Some(codec.subprotocol()));
+    }
     assert_eq!(
-        refused(to.header("sec-websocket-protocol", "graphql-ws"))
+        to.clone().open().await?.upgrade_header("sec-websocket-protocol"),
+        None
+    );
+    assert_eq!(
+        refused(to.header("sec-websocket-protocol", "graphql-ws, wsfleet.v2.json"))
             .await?
             .status,
         400

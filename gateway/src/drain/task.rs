@@ -102,7 +102,7 @@ fn turn(gateway: &Gateway, order: &Order, pacer: &mut Pacer<Place>, now: Duratio
                     resume: false,
                 };
                 gateway.env.metrics.sent(1);
-                conn.send_control(&notice.to_frame());
+                conn.send_control(&conn.format.frame(&notice));
             }
             Step::Close { key } => {
                 let Some(conn) = open(key) else { continue };

@@ -17,11 +17,10 @@ use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::limits::client_address;
 use crate::metrics::Rejection;
+use crate::protocol::{Codec, Format};
 use crate::session::ConnId;
 use crate::websocket::{VERSION, accept_key};
 
-/// The subprotocol of JSON text frames; the same as none.
-pub const SUBPROTOCOL: &str = "wsfleet.v1.json";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// A client that was let in; its connection is upgraded with the response that came with it.
@@ -31,6 +30,8 @@ pub struct Accepted {
     pub identity: Result<Identity, AuthError>,
     /// Its id.
     pub id: ConnId,
+    /// The form of its messages.
+    pub format: Format,
     /// Its place.
     pub permit: Permit,
 }
@@ -51,7 +52,9 @@ pub enum Refusal {
     #[error("Sec-WebSocket-Key must be the base64 of 16 bytes")]
     Key,
     /// 400: none of the offered subprotocols is served.
-    #[error("none of the offered subprotocols is served; offer wsfleet.v1.json or none")]
+    #[error(
+        "none of the offered subprotocols is served; offer wsfleet.v1.json, wsfleet.v1.msgpack, wsfleet.v1.proto or none"
+    )]
     Subprotocol,
     /// 403.
     #[error("this origin may not connect")]
@@ -105,7 +108,8 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>>
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Offer {
     accept: String,
-    subprotocol: bool,
+    /// The first of those offered that is served (RFC 6455 §11.3.4: they are in the client's order); it is echoed.
+    subprotocol: Option<Codec>,
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -143,10 +147,14 @@ fn read_offer(method: &Method, headers: &HeaderMap) -> Result<Offer, Refusal> {
         .map(str::trim)
         .filter(|name| !name.is_empty() && !is_credential(name))
         .peekable();
-    let subprotocol = offered.peek().is_some();
-    if subprotocol && !offered.any(|name| name == SUBPROTOCOL) {
-        return Err(Refusal::Subprotocol);
-    }
+    let subprotocol = match offered.peek() {
+        Some(_) => Some(
+            offered
+                .find_map(Codec::from_subprotocol)
+                .ok_or(Refusal::Subprotocol)?,
+        ),
+        None => None,
+    };
     Ok(Offer { accept, subprotocol })
 }
 
@@ -216,7 +224,14 @@ fn admit(
     let identity = gateway
         .authenticator
         .authenticate(&credentials, &name, Clock::unix_seconds());
-    Ok((offer, Accepted { identity, id, permit }))
+    let format = offer.subprotocol.unwrap_or_default().into();
+    let accepted = Accepted {
+        identity,
+        id,
+        format,
+        permit,
+    };
+    Ok((offer, accepted))
 }
 
 fn switching(offer: &Offer) -> Response<Full<Bytes>> {
@@ -228,10 +243,10 @@ fn switching(offer: &Offer) -> Response<Full<Bytes>> {
     if let Ok(accept) = HeaderValue::from_str(&offer.accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    if offer.subprotocol {
+    if let Some(codec) = offer.subprotocol {
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(SUBPROTOCOL),
+            HeaderValue::from_static(codec.subprotocol()),
         );
     }
     response
@@ -299,7 +314,7 @@ mod tests {
             offer,
             Offer {
                 accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
-                subprotocol: false
+                subprotocol: None
             }
         );
     }
@@ -319,22 +334,20 @@ mod tests {
     }
 
     #[test]
-    fn a_token_in_the_subprotocols_is_not_an_offer() {
-        assert!(
-            with(("sec-websocket-protocol", "graphql-ws, wsfleet.v1.json"))
-                .unwrap()
-                .subprotocol
-        );
-        assert!(
-            with(("sec-websocket-protocol", "wsfleet.v1.json, bearer.abc"))
-                .unwrap()
-                .subprotocol
-        );
-        assert!(
-            !with(("sec-websocket-protocol", "bearer.abc"))
-                .unwrap()
-                .subprotocol
-        );
+    fn the_first_subprotocol_that_is_served_is_chosen_and_a_token_is_none() {
+        for (offered, chosen) in [
+            ("graphql-ws, wsfleet.v1.json", Some(Codec::Json)),
+            ("wsfleet.v1.json, bearer.abc", Some(Codec::Json)),
+            ("wsfleet.v1.proto, wsfleet.v1.json", Some(Codec::Proto)),
+            (
+                "bearer.abc,wsfleet.v2.json,wsfleet.v1.msgpack",
+                Some(Codec::MsgPack),
+            ),
+            ("bearer.abc", None),
+        ] {
+            let offer = with(("sec-websocket-protocol", offered)).unwrap();
+            assert_eq!(offer.subprotocol, chosen, "{offered}");
+        }
     }
 
     #[test]

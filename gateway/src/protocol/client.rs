@@ -1,4 +1,4 @@
-//! What clients send: a JSON text frame becomes a [`ClientMessage`] in one pass, borrowing from the frame.
+//! What clients send: JSON text becomes a [`ClientMessage`] in one pass, borrowing from it.
 //!
 //! Unknown fields are skipped without being built; of a field that is given twice the last counts, as with the
 //! `JSON.parse` of the reference articles. Nothing here allocates unless a name contains an escape.
@@ -129,6 +129,20 @@ pub enum ParseError {
     /// Not JSON.
     #[error("Invalid JSON")]
     InvalidJson,
+    /// Not one whole MessagePack value, or one that is nested too deeply.
+    #[error("Invalid MessagePack")]
+    InvalidMsgPack,
+    /// Not a `ClientMessage` of `docs/wsfleet.v1.proto`.
+    #[error("Invalid Protocol Buffers message")]
+    InvalidProto,
+    /// MessagePack that has no JSON form.
+    #[error(
+        "Not a JSON value: binary data, extensions, infinity, NaN and keys that are no text are not passed on"
+    )]
+    NotJson,
+    /// The message has more bytes than this when it is written as JSON.
+    #[error("Message is too big: at most {0} bytes as JSON")]
+    TooBig(usize),
     /// Not an object, no `type` in it, or none that is known.
     #[error("Unknown message type")]
     UnknownType,
@@ -148,6 +162,10 @@ impl ParseError {
     pub const fn code(self) -> ErrorCode {
         match self {
             Self::InvalidJson => ErrorCode::InvalidJson,
+            Self::InvalidMsgPack => ErrorCode::InvalidMsgPack,
+            Self::InvalidProto => ErrorCode::InvalidProto,
+            Self::NotJson => ErrorCode::NotJson,
+            Self::TooBig(_) => ErrorCode::MessageTooBig,
             Self::UnknownType => ErrorCode::UnknownType,
             Self::MissingField(_) => ErrorCode::MissingField,
             Self::InvalidField(..) => ErrorCode::InvalidField,
@@ -166,7 +184,7 @@ pub struct Rejected<'a> {
 }
 
 impl<'a> ClientMessage<'a> {
-    /// Reads one text frame. `room_name_bytes` bounds the names of rooms.
+    /// Reads the text of one message. `room_name_bytes` bounds the names of rooms.
     pub fn parse(text: &'a str, room_name_bytes: Limit) -> Result<Self, Rejected<'a>> {
         let fields = Fields::scan(text).map_err(|error| Rejected { error, id: None })?;
         let id = fields.id.and_then(RequestId::new);

@@ -35,7 +35,7 @@ close_codes! {
     GOING_AWAY = 1001;
     /// The peer broke RFC 6455.
     PROTOCOL_ERROR = 1002;
-    /// A kind of message that is not served: binary frames on a JSON connection.
+    /// A kind of message that is not served: binary frames on a JSON connection, text frames on a binary one.
     UNSUPPORTED = 1003;
     /// Only ever inside a program: the peer's close frame carried no code (§7.1.5).
     NO_STATUS = 1005;

@@ -35,6 +35,14 @@ macro_rules! error_codes {
 error_codes! {
     /// The frame's text is not JSON.
     InvalidJson: "invalid_json", permanent, "Invalid JSON";
+    /// The binary frame is not MessagePack.
+    InvalidMsgPack: "invalid_msgpack", permanent, "Invalid MessagePack";
+    /// The binary frame is not a Protocol Buffers message of the schema.
+    InvalidProto: "invalid_protobuf", permanent, "Invalid Protocol Buffers message";
+    /// MessagePack that JSON cannot say.
+    NotJson: "not_json", permanent, "Not a JSON value";
+    /// As JSON the message has more than `messageBytes`.
+    MessageTooBig: "message_too_big", permanent, "Message is too big";
     /// No `type`, or none that is known.
     UnknownType: "unknown_type", permanent, "Unknown message type";
     /// A field that the type needs is not there.

@@ -1,11 +1,10 @@
-//! What the gateway sends: JSON of [`ServerMessage`], appended to a buffer, alone or as a ready WebSocket frame.
+//! What the gateway sends: [`ServerMessage`] and its JSON form; [`Format`](super::Format) makes frames of it.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::error::ErrorCode;
 use crate::config::Limits;
-use crate::websocket::{self, Opcode};
 
 /// A message to a client. Times are milliseconds since 1970-01-01 UTC, durations are milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -179,17 +178,5 @@ impl<'a> ServerMessage<'a> {
         if serde_json::to_writer(&mut *out, self).is_err() {
             out.truncate(start);
         }
-    }
-
-    /// Appends one text frame (header and JSON), as it goes to a client. May follow other frames in `out`.
-    pub fn encode_frame(&self, out: &mut Vec<u8>) {
-        websocket::write_frame(out, Opcode::Text, |out| self.encode(out));
-    }
-
-    /// One text frame of its own.
-    pub fn to_frame(&self) -> bytes::Bytes {
-        let mut out = Vec::with_capacity(256);
-        self.encode_frame(&mut out);
-        out.into()
     }
 }

@@ -199,7 +199,7 @@ impl Room {
                     offset: position.offset,
                 };
                 env.metrics.sent(1);
-                conn.send(&joined.to_frame(), 1, env.clock.tick());
+                conn.send(&conn.format.frame(&joined), 1, env.clock.tick());
             }
             StreamKey::User(_) if env.connections_per_user.allows(members) => conn.welcome(),
             StreamKey::User(_) => return Join::Full,
@@ -295,7 +295,7 @@ impl Room {
             .pending
             .take()
             .filter(|pending| !pending.is_empty())
-            .map(|mut p| p.take())
+            .map(|mut pending| pending.take(&self.key))
         {
             state.flushing = true;
             let members = state.members.clone();
@@ -335,21 +335,14 @@ fn write(members: &Members, batch: &Batch, env: &Env) {
     let tick = env.clock.tick();
     let mut sent = 0;
     for member in members.as_slice() {
-        let accepted = if batch.is_uniform() {
-            u32::from(member.send(&batch.all, batch.messages, tick)) * batch.messages
-        } else {
-            let (bytes, messages) = batch.of(member.id);
-            if messages > 0 && member.send(&bytes, messages, tick) {
-                messages
-            } else {
-                0
-            }
-        };
-        sent += u64::from(accepted);
+        let (bytes, messages) = batch.of(member.id, member.format);
+        if messages > 0 && member.send(&bytes, messages, tick) {
+            sent += u64::from(messages);
+        }
     }
     env.metrics.sent(sent);
-    for size in &batch.sizes {
-        env.metrics.message_bytes_out.observe(*size as f64);
+    for size in batch.sizes() {
+        env.metrics.message_bytes_out.observe(size as f64);
     }
     if let Some(oldest) = batch.oldest {
         let took = Clock::unix_millis().saturating_sub(oldest);

@@ -19,7 +19,7 @@ use super::env::{Closed, ConnId, Env};
 use super::outbox::{Outbox, SLICES};
 use super::sweep::PING_INTERVAL;
 use crate::clock::Tick;
-use crate::protocol::{CloseCode, CloseReason, Initiator, ServerMessage};
+use crate::protocol::{CloseCode, CloseReason, Format, Initiator, ServerMessage};
 use crate::websocket;
 
 /// How long the peer has to answer our close frame before the connection is cut.
@@ -39,6 +39,8 @@ pub struct Conn {
     pub connected: Tick,
     /// When its token expires.
     pub expires: Tick,
+    /// The form of what is sent to it.
+    pub format: Format,
     pub(super) socket: TcpStream,
     pub(super) env: Arc<Env>,
     out: Mutex<Out>,
@@ -67,6 +69,7 @@ impl Conn {
     pub fn new(
         id: ConnId,
         user: Arc<str>,
+        format: Format,
         socket: TcpStream,
         env: Arc<Env>,
         expires: Tick,
@@ -78,6 +81,7 @@ impl Conn {
             user,
             connected: now,
             expires,
+            format,
             socket,
             env,
             out: Mutex::default(),
@@ -109,7 +113,7 @@ impl Conn {
             features: FEATURES,
         };
         env.metrics.sent(1);
-        self.send(&welcome.to_frame(), 1, env.clock.tick());
+        self.send(&self.format.frame(&welcome), 1, env.clock.tick());
     }
 
     /// Sends a control frame: not a message, so it does not count as activity.

@@ -12,14 +12,16 @@ use crate::broker::{BrokerError, Event, Publish, Reply, StreamKey};
 use crate::clock::Clock;
 use crate::limits::Verdict;
 use crate::protocol::{
-    ClientMessage, CloseReason, ErrorCode, MessageKind, Rejected, RequestId, ServerMessage,
+    ClientMessage, CloseReason, ErrorCode, Format, MessageKind, ParseError, Rejected, RequestId,
+    ServerMessage,
 };
 use crate::room::{JoinError, JoinStep, Room};
-use crate::websocket::{self, Incoming};
+use crate::websocket::{self, Incoming, Opcode};
 
 /// What the messages of one read led to, kept so that it goes out together.
 #[derive(Default)]
 struct Turn {
+    format: Format,
     replies: Vec<u8>,
     count: u32,
     publish: Vec<Publish>,
@@ -27,7 +29,7 @@ struct Turn {
 
 impl Turn {
     fn reply(&mut self, message: &ServerMessage<'_>) {
-        message.encode_frame(&mut self.replies);
+        self.format.encode_frame(message, &mut self.replies);
         self.count += 1;
     }
 
@@ -45,7 +47,10 @@ impl Session {
             return (buf.len(), Step::Read);
         }
         let max_message = self.gateway().settings.limits.max_message_bytes();
-        let mut turn = Turn::default();
+        let mut turn = Turn {
+            format: self.conn.format,
+            ..Turn::default()
+        };
         let mut used = 0;
         let step = loop {
             let rest = buf.get_mut(used..).unwrap_or_default();
@@ -101,8 +106,18 @@ impl Session {
             return None;
         }
         match message {
-            Incoming::Text(text) => return self.serve_text(&text, bytes, turn),
-            Incoming::Binary(_) => {
+            Incoming::Text(text) if turn.format.codec.opcode() == Opcode::Text => {
+                return self.serve_data(text.len(), bytes, || Ok(text), turn);
+            }
+            Incoming::Binary(data) if turn.format.codec.opcode() == Opcode::Binary => {
+                let (codec, max) = (
+                    turn.format.codec,
+                    self.gateway().settings.limits.max_message_bytes(),
+                );
+                return self.serve_data(data.len(), bytes, || codec.to_json(&data, max), turn);
+            }
+            // the kind of frame that the negotiated codec does not use (RFC 6455 §7.4.1)
+            Incoming::Text(_) | Incoming::Binary(_) => {
                 self.flush(turn);
                 self.conn.close(CloseReason::Unsupported);
             }
@@ -142,15 +157,29 @@ impl Session {
         verdict
     }
 
-    fn serve_text(&mut self, text: &str, bytes: usize, turn: &mut Turn) -> Option<Step> {
+    /// Serves a message of `size` bytes in a frame of `bytes`, whose JSON text `read` gives.
+    fn serve_data<'d>(
+        &mut self,
+        size: usize,
+        bytes: usize,
+        read: impl FnOnce() -> Result<Cow<'d, str>, ParseError>,
+        turn: &mut Turn,
+    ) -> Option<Step> {
         let verdict = self.admit(bytes, turn);
         if verdict == Verdict::Close {
             return None;
         }
-        let limits = &self.gateway().settings.limits;
-        let parsed = ClientMessage::parse(text, limits.room_name_bytes);
+        let room_name_bytes = self.gateway().settings.limits.room_name_bytes;
+        let text = read();
+        let parsed = match &text {
+            Ok(text) => ClientMessage::parse(text, room_name_bytes),
+            Err(error) => Err(Rejected {
+                error: *error,
+                id: None,
+            }),
+        };
         let kind = parsed.as_ref().map_or(MessageKind::Invalid, ClientMessage::kind);
-        self.gateway().env.metrics.received(kind, text.len());
+        self.gateway().env.metrics.received(kind, size);
         self.conn.touch(self.gateway().env.clock.tick(), true);
         match (parsed, verdict) {
             (parsed, Verdict::TooManyMessages) => turn.error(ErrorCode::MessageRateExceeded, id_of(&parsed)),
@@ -268,7 +297,11 @@ impl Session {
                     // rooms are never full; personal streams are, but nobody asks to join them
                     JoinError::Full => ErrorCode::Internal,
                 };
-                let frame = ServerMessage::error_because(code, &error.to_string(), id).to_frame();
+                let error = error.to_string();
+                let frame = self
+                    .conn
+                    .format
+                    .frame(&ServerMessage::error_because(code, &error, id));
                 env.metrics.sent(1);
                 self.conn.send(&frame, 1, env.clock.tick());
             }
@@ -305,21 +338,22 @@ fn id_of<'a>(parsed: &Result<ClientMessage<'a>, Rejected<'a>>) -> Option<Request
 /// Tells the sender what became of its message: an `ack` if it gave an `id`, an `error` in any case.
 fn answer(conn: Arc<Conn>, id: Option<Box<RawValue>>) -> Reply {
     Box::new(move |outcome| {
-        let frame = match (&outcome, &id) {
+        let text;
+        let message = match (&outcome, &id) {
             (Ok(_), None) => return,
             (Ok(position), Some(id)) => ServerMessage::Ack {
                 id,
                 epoch: &position.epoch,
                 offset: position.offset,
                 duplicate: false,
-            }
-            .to_frame(),
+            },
             (Err(error), id) => {
-                ServerMessage::error_because(code_of(error), &error.to_string(), id.as_deref()).to_frame()
+                text = error.to_string();
+                ServerMessage::error_because(code_of(error), &text, id.as_deref())
             }
         };
         conn.env.metrics.sent(1);
-        conn.send_soon(&frame, 1, conn.env.clock.tick());
+        conn.send_soon(&conn.format.frame(&message), 1, conn.env.clock.tick());
     })
 }
 

@@ -32,7 +32,7 @@ use crate::clock::{Clock, Tick};
 use crate::gateway::Gateway;
 use crate::limits::InboundLimiter;
 use crate::metrics::Rejection;
-use crate::protocol::{CloseReason, Initiator};
+use crate::protocol::{CloseReason, Format, Initiator};
 use crate::room::{JoinError, JoinStep, Room};
 use crate::websocket::Decoder;
 
@@ -59,6 +59,8 @@ pub struct Upgraded {
     pub identity: Result<Identity, AuthError>,
     /// Its id.
     pub id: ConnId,
+    /// The form of its messages.
+    pub format: Format,
     /// Its place.
     pub permit: Permit,
 }
@@ -157,6 +159,7 @@ impl Session {
             read,
             identity,
             id,
+            format,
             permit,
         } = upgraded;
         let gateway = permit.gateway();
@@ -168,7 +171,15 @@ impl Session {
             now.after(Duration::from_secs(at.saturating_sub(Clock::unix_seconds())))
         });
         let first_ping = now.after(PING_INTERVAL.mul_f64(rand::random()));
-        let conn = Arc::new(Conn::new(id, user, socket, Arc::clone(env), expires, first_ping));
+        let conn = Arc::new(Conn::new(
+            id,
+            user,
+            format,
+            socket,
+            Arc::clone(env),
+            expires,
+            first_ping,
+        ));
         let place = gateway.connections.insert(Arc::clone(&conn));
         env.metrics.connections.inc();
         env.metrics.active.inc();

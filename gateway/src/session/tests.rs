@@ -10,5 +10,6 @@ fn an_idle_connection_stays_small() {
     let future = size_of_future(serve);
     let conn = size_of::<Conn>();
     assert!(future <= 152, "the task's future has {future} bytes");
-    assert!(conn <= 128, "a connection has {conn} bytes");
+    // behind the 16 bytes of the Arc's counters: a block of 160 bytes with its header holds 152
+    assert!(conn <= 136, "a connection has {conn} bytes");
 }

@@ -320,12 +320,11 @@ fn messages_are_written_with_the_fields_of_the_protocol() {
 #[test]
 fn frames_follow_each_other_in_one_buffer() {
     let mut out = Vec::new();
-    ServerMessage::Pong {}.encode_frame(&mut out);
-    ServerMessage::Left {
-        room: &"r".repeat(200),
-    }
-    .encode_frame(&mut out);
-    let pong = ServerMessage::Pong {}.to_frame();
+    let json = Format::default();
+    json.encode_frame(&ServerMessage::Pong {}, &mut out);
+    let room = &"r".repeat(200);
+    json.encode_frame(&ServerMessage::Left { room }, &mut out);
+    let pong = json.frame(&ServerMessage::Pong {});
     assert_eq!(out[..pong.len()], pong[..]);
     assert_eq!(out[pong.len()..pong.len() + 2], [0x81, 126]);
     assert_eq!(&pong[..], b"\x81\x0F{\"type\":\"pong\"}");

@@ -63,6 +63,8 @@ run_protocol() {
     "$HERE/deps.sh" tests
     build
     suite 2 "${protocol[@]}"
+    part "the benchmarks, with small numbers: every server delivers everything"
+    BENCH_QUICK=yes tests/bench/bench.sh >/dev/null
 }
 
 idle_pid=

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the cluster, the images and the tests need, when they are missing.
-#   usage: deps.sh [cluster] [images] [tests]     (default: all three)
+#   usage: deps.sh [cluster] [images] [tests] [bench]     (default: the first three)
 # Services that a package would start by itself (redis, prometheus, containerd) are kept from starting.
 . "$(dirname "$0")/lib.sh"
 
@@ -11,6 +11,7 @@ cluster='containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking
 images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
 tests='redis-server:redis-server prometheus:prometheus'
+bench='node:nodejs npm:npm strace:strace'
 
 missing() {
     local entry program
@@ -51,7 +52,7 @@ wanted=()
 for group in "${@:-cluster images tests}"; do
     for name in $group; do
         # shellcheck disable=SC2206 # the lists are words
-        case $name in cluster | images | tests) wanted+=(${!name}) ;; *) die "unknown group $name" ;; esac
+        case $name in cluster | images | tests | bench) wanted+=(${!name}) ;; *) die "unknown group $name" ;; esac
     done
 done
 mapfile -t packages < <(missing "${wanted[@]}")

@@ -21,8 +21,9 @@ mod policy;
 mod stats;
 mod target;
 mod token;
-mod wire;
+pub mod wire;
 
+pub use client::Sources;
 pub use config::{ConfigError, LoadConfig, Reconnect, RoomLayout, TokenMode};
 pub use control::{ControlError, serve_control};
 pub use engine::{Load, LoadError};

@@ -25,7 +25,7 @@ use crate::token::Tokens;
 
 use connect::Refusal;
 pub(crate) use socket::Socket;
-pub(crate) use sources::Sources;
+pub use sources::Sources;
 
 /// What all clients of a run share.
 pub(crate) struct Shared {

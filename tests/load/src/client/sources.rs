@@ -20,13 +20,14 @@ const RANGE: RangeInclusive<u16> = 32_768..=60_999;
 
 /// The source addresses of a run, each with its next port.
 #[derive(Debug)]
-pub(crate) struct Sources {
+pub struct Sources {
     range: RangeInclusive<u16>,
     addresses: Vec<(IpAddr, AtomicU32)>,
 }
 
 impl Sources {
-    pub(crate) fn new(addresses: &[IpAddr]) -> Self {
+    /// Ports are taken from the kernel's range for outgoing connections.
+    pub fn new(addresses: &[IpAddr]) -> Self {
         let range = std::fs::read_to_string(RANGE_FILE)
             .ok()
             .and_then(|text| parse(&text))
@@ -39,17 +40,23 @@ impl Sources {
         }
     }
 
+    /// The next port of client `index`'s source address, to be tried with `SO_REUSEADDR`; none when there are no addresses.
+    pub fn take(&self, index: u32) -> Option<SocketAddr> {
+        let (source, next) = self.addresses.get(index as usize % self.addresses.len().max(1))?;
+        let width = u32::from(self.range.end() - self.range.start()) + 1;
+        let port = self.range.start() + (next.fetch_add(1, Relaxed) % width) as u16;
+        Some((*source, port).into())
+    }
+
     /// Connects from client `index`'s source address; from any when there are none. Cancel-safe.
     pub(super) async fn connect(&self, index: u32, to: SocketAddr) -> io::Result<TcpStream> {
-        let Some((source, next)) = self.addresses.get(index as usize % self.addresses.len().max(1)) else {
-            return socket(to)?.connect(to).await;
-        };
-        let width = u32::from(self.range.end() - self.range.start()) + 1;
         for _ in 0..TRIES {
-            let port = self.range.start() + (next.fetch_add(1, Relaxed) % width) as u16;
+            let Some(from) = self.take(index) else {
+                return socket(to)?.connect(to).await;
+            };
             let socket = socket(to)?;
             socket.set_reuseaddr(true)?;
-            let connected = match socket.bind((*source, port).into()) {
+            let connected = match socket.bind(from) {
                 Ok(()) => socket.connect(to).await,
                 Err(error) => Err(error),
             };

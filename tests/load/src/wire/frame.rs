@@ -2,38 +2,78 @@
 //! (RFC 6455 §5.1). No extensions, so reserved bits must be zero.
 
 /// Opcodes of RFC 6455 §5.2 that are used here.
-pub(crate) mod opcode {
-    pub(crate) const CONTINUATION: u8 = 0x0;
-    pub(crate) const TEXT: u8 = 0x1;
-    pub(crate) const CLOSE: u8 = 0x8;
-    pub(crate) const PING: u8 = 0x9;
-    pub(crate) const PONG: u8 = 0xA;
+pub mod opcode {
+    /// A further part of a message.
+    pub const CONTINUATION: u8 = 0x0;
+    /// A text message, or its first part.
+    pub const TEXT: u8 = 0x1;
+    /// The last frame of a side.
+    pub const CLOSE: u8 = 0x8;
+    /// Asks for a pong.
+    pub const PING: u8 = 0x9;
+    /// Answers a ping with its payload.
+    pub const PONG: u8 = 0xA;
 }
 
 /// One frame, borrowed from the buffer it was read into.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame<'a> {
+pub struct Frame<'a> {
     /// Last (or only) part of its message.
-    pub(crate) fin: bool,
-    pub(crate) opcode: u8,
-    pub(crate) payload: &'a [u8],
+    pub fin: bool,
+    /// What it is, see [`opcode`].
+    pub opcode: u8,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+/// What stands before a frame's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Last (or only) part of its message.
+    pub fin: bool,
+    /// What it is, see [`opcode`].
+    pub opcode: u8,
+    /// Bytes before the payload.
+    pub size: usize,
+    /// Bytes of payload.
+    pub length: usize,
 }
 
 /// The server broke the protocol, or sent more than this client takes; the connection is of no use any more.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum FrameError {
+pub enum FrameError {
+    /// RFC 6455 §5.1: only clients mask.
     #[error("the server sent a masked frame")]
     Masked,
+    /// No extension was negotiated that could give them a meaning.
     #[error("the server set reserved bits without an extension")]
     ReservedBits,
+    /// RFC 6455 §5.5.
     #[error("the server sent a control frame that is fragmented or longer than 125 bytes")]
     Control,
+    /// Longer than the caller takes.
     #[error("the server sent a frame of {0} bytes")]
     TooLarge(u64),
 }
 
 /// Reads one frame from the front of `buf`: the frame and the bytes it took, or `None` when it is not complete yet.
-pub(crate) fn decode(buf: &[u8], most: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+/// A frame of more than `most` bytes is an error.
+pub fn decode(buf: &[u8], most: usize) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    let Some(head) = head(buf, most)? else {
+        return Ok(None);
+    };
+    let end = head.size + head.length;
+    let frame = buf.get(head.size..end).map(|payload| Frame {
+        fin: head.fin,
+        opcode: head.opcode,
+        payload,
+    });
+    Ok(frame.map(|frame| (frame, end)))
+}
+
+/// Reads a frame's head from the front of `buf`, whether its payload is there or not; `None` when it is not complete.
+/// A frame of more than `most` bytes is an error.
+pub fn head(buf: &[u8], most: usize) -> Result<Option<Head>, FrameError> {
     let &[first, second, ref rest @ ..] = buf else {
         return Ok(None);
     };
@@ -62,13 +102,16 @@ pub(crate) fn decode(buf: &[u8], most: usize) -> Result<Option<(Frame<'_>, usize
     if length > most as u64 {
         return Err(FrameError::TooLarge(length));
     }
-    let (start, length) = (2 + extra, length as usize);
-    let payload = buf.get(start..start + length);
-    Ok(payload.map(|payload| (Frame { fin, opcode, payload }, start + length)))
+    Ok(Some(Head {
+        fin,
+        opcode,
+        size: 2 + extra,
+        length: length as usize,
+    }))
 }
 
 /// Appends one masked frame.
-pub(crate) fn encode(opcode: u8, payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
+pub fn encode(opcode: u8, payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
     out.push(0x80 | opcode);
     match payload.len() {
         length @ 0..126 => out.push(0x80 | length as u8),
@@ -91,7 +134,7 @@ pub(crate) fn encode(opcode: u8, payload: &[u8], mask: [u8; 4], out: &mut Vec<u8
 }
 
 /// The code in a close frame's payload; 1005 when there is none (RFC 6455 §7.1.5).
-pub(crate) fn close_code(payload: &[u8]) -> u16 {
+pub fn close_code(payload: &[u8]) -> u16 {
     payload
         .first_chunk::<2>()
         .map_or(1005, |bytes| u16::from_be_bytes(*bytes))

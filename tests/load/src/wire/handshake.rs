@@ -7,10 +7,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tungstenite::handshake::derive_accept_key;
 
 /// Longest answer head that is read.
-pub(crate) const HEAD_MOST: usize = 16 * 1024;
+pub const HEAD_MOST: usize = 16 * 1024;
 
 /// Appends the request; the same `key` is needed to check the answer.
-pub(crate) fn request(path: &str, host: &str, key: &str) -> String {
+pub fn request(path: &str, host: &str, key: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
@@ -18,35 +18,43 @@ pub(crate) fn request(path: &str, host: &str, key: &str) -> String {
 }
 
 /// A `Sec-WebSocket-Key`.
-pub(crate) fn key(nonce: [u8; 16]) -> String {
+pub fn key(nonce: [u8; 16]) -> String {
     BASE64.encode(nonce)
 }
 
 /// The answer's head.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// Upgraded; frames begin after so many bytes.
-    Upgraded { head: usize },
+    Upgraded {
+        /// Bytes.
+        head: usize,
+    },
     /// Another status.
     Refused {
+        /// HTTP status.
         status: u16,
+        /// How long the server asks to stay away.
         retry_after: Option<Duration>,
     },
 }
 
 /// The answer cannot be trusted to be a WebSocket server's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub(crate) enum AnswerError {
+pub enum AnswerError {
+    /// Or no HTTP that can be read.
     #[error("the answer is not HTTP")]
     NotHttp,
+    /// Nobody needs that much.
     #[error("the answer's head is longer than {HEAD_MOST} bytes")]
     TooLong,
+    /// RFC 6455 §4.1, point 4 of the checks.
     #[error("Sec-WebSocket-Accept is missing or does not match the key")]
     Accept,
 }
 
 /// Reads the answer from the front of `buf`; `None` when its head is not complete yet.
-pub(crate) fn answer(buf: &[u8], key: &str) -> Result<Option<Answer>, AnswerError> {
+pub fn answer(buf: &[u8], key: &str) -> Result<Option<Answer>, AnswerError> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(buf) {

@@ -64,6 +64,7 @@ impl Gateway {
             instance: format!("{:08x}", rand::random::<u32>()).into(),
             queue_bytes: limits.max_queue_bytes(),
             queue_messages: limits.max_queue_messages(),
+            slow_consumers: settings.slow_consumers.clone(),
             announce_members: limits.announce_members,
             connections_per_user: limits.connections_per_user,
             welcome_limits: WelcomeLimits::from(limits),

@@ -24,6 +24,7 @@ pub(crate) fn env() -> Env {
         instance: "i".into(),
         queue_bytes: limits.max_queue_bytes(),
         queue_messages: limits.max_queue_messages(),
+        slow_consumers: crate::config::SlowPolicies::default(),
         announce_members: limits.announce_members,
         connections_per_user: limits.connections_per_user,
         welcome_limits: WelcomeLimits::from(&limits),

@@ -71,6 +71,12 @@ fn server_messages<'a>(
             duplicate: true,
         },
         ServerMessage::Pong {},
+        ServerMessage::Gap {
+            room: a,
+            from: timestamp,
+            to: offset,
+            epoch: b,
+        },
         ServerMessage::ServerShutdown {
             reason: a,
             reconnect_delay: timestamp,

@@ -69,6 +69,11 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     #[serde(rename = "limits", deserialize_with = "pairs")]
     pub limit: Vec<String>,
+    /// What gives way in rooms like PATTERN (* is any text) when a member reads too slowly: disconnect, dropOldest or
+    /// keepLatest (of each sender); the first that matches counts; repeatable [default: *=disconnect]
+    #[arg(long, value_name = "PATTERN=POLICY")]
+    #[serde(rename = "slowConsumers")]
+    pub slow_consumer: Vec<String>,
     /// Origin that browsers may connect from, such as `https://chat.example.com`; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN")]
     #[serde(rename = "allowedOrigins")]
@@ -180,7 +185,7 @@ impl Args {
                 continue;
             };
             match flag.as_str() {
-                "limit" | "allowed-origin" => {
+                "limit" | "allowed-origin" | "slow-consumer" => {
                     words.extend(value.split(',').map(|part| format!("--{flag}={}", part.trim())));
                 }
                 _ => words.push(format!("--{flag}={value}")),

@@ -9,6 +9,7 @@ mod error;
 mod limits;
 mod secret;
 mod settings;
+mod slow;
 mod values;
 
 pub use args::Args;
@@ -16,6 +17,7 @@ pub use error::{ConfigError, Layer};
 pub use limits::{Limit, Limits};
 pub use secret::Secret;
 pub use settings::{AuthSettings, JwtSettings, Settings};
+pub use slow::{SlowPolicies, SlowPolicy, SlowRule};
 pub use values::{
     AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, LogFilter, LogFormat, MaxConnections, Origin,
     RedisUrl, Revision, ServerId, TrustedHops,

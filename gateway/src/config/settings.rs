@@ -8,6 +8,7 @@ use super::args::{Args, Text};
 use super::error::{ConfigError, Layer};
 use super::limits::{LimitError, Limits};
 use super::secret::Secret;
+use super::slow::{SlowPolicies, SlowRule};
 use super::values::{
     Allowed, AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, LogFilter, LogFormat, MaxConnections,
     Origin, Revision, ServerId, TrustedHops,
@@ -45,6 +46,8 @@ pub struct Settings {
     pub revision: Revision,
     /// All limits.
     pub limits: Limits,
+    /// What gives way when a member of a room reads too slowly.
+    pub slow_consumers: SlowPolicies,
     /// Origins that browsers may connect from.
     pub allowed_origins: AllowedOrigins,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -128,6 +131,7 @@ impl Layers {
             server_id: self.server_id()?,
             revision: self.value("revision", |args| &args.revision)?.unwrap_or_default(),
             limits: self.limits()?,
+            slow_consumers: self.slow_consumers()?,
             allowed_origins: self.allowed_origins()?,
             trusted_hops: self
                 .value("trusted-hops", |args| &args.trusted_hops)?
@@ -278,6 +282,18 @@ impl Layers {
             }),
             None => Ok(limits),
         }
+    }
+
+    fn slow_consumers(&self) -> Result<SlowPolicies, ConfigError> {
+        let given = |(_, args): &(Layer, &Args)| !args.slow_consumer.is_empty();
+        let Some((layer, args)) = self.rising().into_iter().rev().find(given) else {
+            return Ok(SlowPolicies::default());
+        };
+        let rules = args.slow_consumer.iter().map(|text| {
+            let parsed = text.parse::<SlowRule>();
+            parsed.map_err(|Allowed(allowed)| refused("slow-consumer", layer, text, allowed))
+        });
+        rules.collect::<Result<_, _>>().map(SlowPolicies::new)
     }
 
     fn allowed_origins(&self) -> Result<AllowedOrigins, ConfigError> {

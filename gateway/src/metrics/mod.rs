@@ -3,6 +3,8 @@
 //! Handles are resolved once: nothing on a message's way looks a label up. Labels have a bounded set of values; all
 //! series together are far below 500.
 
+mod slow;
+
 use std::collections::HashMap;
 
 use prometheus::core::Collector;
@@ -12,6 +14,8 @@ use prometheus::{
 };
 
 use crate::protocol::{CloseCode, CloseReason, Initiator, MessageKind};
+
+pub use slow::SlowCounters;
 
 /// Why an upgrade was refused; label `reason` of `ws_admission_rejected_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,8 +98,8 @@ pub struct Metrics {
     pub message_latency: Histogram,
     /// From the request to the end of the upgrade, in seconds.
     pub upgrade: Histogram,
-    /// Sockets closed because too much waited for them.
-    pub slow_consumers: IntCounter,
+    /// What gave way to members that read too slowly.
+    pub slow: SlowCounters,
     /// Bytes that wait for all sockets, sampled every second.
     pub send_queue_bytes: IntGauge,
     rejected: Vec<IntCounter>,
@@ -171,11 +175,6 @@ impl Metrics {
             "Sockets that ended during a drain.",
             &["outcome"],
         )?;
-        let slow = b.counters(
-            "ws_slow_consumer_total",
-            "Sockets for which too much waited.",
-            &["policy"],
-        )?;
         let size = HistogramOpts::new("ws_message_size_bytes", "Sizes of messages.");
         let size = size.buckets(vec![64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0]);
         let size = b.add(HistogramVec::new(size, &["direction"]))?;
@@ -228,7 +227,7 @@ impl Metrics {
                     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
                 ],
             )?,
-            slow_consumers: slow.with_label_values(&["disconnect"]),
+            slow: SlowCounters::new(&b)?,
             send_queue_bytes: b.gauge("ws_send_queue_bytes", "Bytes that wait for all sockets.")?,
             rejected: Rejection::ALL
                 .iter()

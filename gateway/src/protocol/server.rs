@@ -65,6 +65,17 @@ pub enum ServerMessage<'a> {
         /// Its place in the user's stream.
         offset: u64,
     },
+    /// Messages of a room that the client is in and will not get, because it read too slowly.
+    Gap {
+        /// Which.
+        room: &'a str,
+        /// The first offset that is missing.
+        from: u64,
+        /// The last one.
+        to: u64,
+        /// Epoch of the offsets.
+        epoch: &'a str,
+    },
     /// Another user came to a room that the client is in.
     UserJoined {
         /// Which.

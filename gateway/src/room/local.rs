@@ -16,6 +16,7 @@ use super::members::Members;
 use super::pending::{Batch, Pending};
 use crate::broker::{Delivery, Position, StreamKey};
 use crate::clock::Clock;
+use crate::config::SlowPolicy;
 use crate::protocol::ServerMessage;
 use crate::session::{Conn, ConnId, Env};
 
@@ -42,6 +43,8 @@ struct State {
     settled: Option<Box<Position>>,
     flushing: bool,
     lingering: bool,
+    /// What gives way when a member reads too slowly; here, where it costs no memory.
+    policy: SlowPolicy,
 }
 
 /// The subscription at the broker.
@@ -97,7 +100,7 @@ pub(super) enum Flush {
 }
 
 impl Room {
-    pub(super) fn new(key: StreamKey) -> Self {
+    pub(super) fn new(key: StreamKey, policy: SlowPolicy) -> Self {
         let state = State {
             link: Link::Idle,
             members: Members::None,
@@ -106,6 +109,7 @@ impl Room {
             settled: None,
             flushing: false,
             lingering: false,
+            policy,
         };
         Self {
             key,
@@ -298,8 +302,8 @@ impl Room {
             .map(|mut pending| pending.take(&self.key))
         {
             state.flushing = true;
-            let members = state.members.clone();
-            MutexGuard::unlocked(&mut state, || write(&members, &batch, env));
+            let (members, policy) = (state.members.clone(), state.policy);
+            MutexGuard::unlocked(&mut state, || write(&members, &batch, policy, env));
             state.flushing = false;
         }
         state.settled = None;
@@ -331,12 +335,20 @@ impl State {
 }
 
 /// One write per member.
-fn write(members: &Members, batch: &Batch, env: &Env) {
+fn write(members: &Members, batch: &Batch, policy: SlowPolicy, env: &Env) {
     let tick = env.clock.tick();
     let mut sent = 0;
     for member in members.as_slice() {
         let (bytes, messages) = batch.of(member.id, member.format);
-        if messages > 0 && member.send(&bytes, messages, tick) {
+        let accepted = match policy {
+            _ if messages == 0 => false,
+            SlowPolicy::Disconnect => member.send(&bytes, messages, tick),
+            SlowPolicy::DropOldest | SlowPolicy::KeepLatest => {
+                let each = || batch.each(member.id, member.format, policy);
+                member.send_lossy(&bytes, messages, tick, &each)
+            }
+        };
+        if accepted {
             sent += u64::from(messages);
         }
     }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::broker::{Broker, BrokerError, Delivery, Event, Publish, Sink, StreamKey};
+use crate::config::SlowPolicy;
 use crate::session::{Conn, Env};
 pub use local::Room;
 use local::{Flush, Join, LINGER};
@@ -82,7 +83,11 @@ impl Rooms {
         if let Some(entry) = shard.get(key) {
             return Arc::clone(&entry.0);
         }
-        let room = Arc::new(Room::new(key.clone()));
+        let policy = match key {
+            StreamKey::Room(name) => self.env.slow_consumers.of(name),
+            StreamKey::User(_) => SlowPolicy::Disconnect,
+        };
+        let room = Arc::new(Room::new(key.clone(), policy));
         shard.insert(Entry(Arc::clone(&room)));
         match key {
             StreamKey::Room(_) => self.env.metrics.rooms.inc(),

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::broker::{Delivery, Event, StreamKey};
+use crate::broker::{Delivery, Event, Position, StreamKey};
+use crate::config::SlowPolicy;
 use crate::protocol::{Format, ServerMessage};
-use crate::session::ConnId;
+use crate::session::{ConnId, Lossy, Origin};
 
 /// Announcements are dropped when about so many bytes wait: they are hints, and must not crowd out messages.
 const ANNOUNCEMENT_BYTES: usize = 1 << 20;
@@ -33,7 +34,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 struct Entry {
     event: Arc<Event>,
-    offset: u64,
+    position: Option<Position>,
 }
 
 /// Members that do not get all of it. Messages are named by their place in the list of entries.
@@ -61,6 +62,8 @@ struct Encoded {
     frames: Bytes,
     /// Where each message's frame ends.
     ends: SmallVec<[usize; 4]>,
+    /// The messages one by one, for members for whom they have to wait.
+    each: OnceCell<Box<[Lossy]>>,
 }
 
 impl Pending {
@@ -100,7 +103,7 @@ impl Pending {
         self.bytes += ENVELOPE;
         self.entries.push(Entry {
             event: Arc::clone(&delivery.event),
-            offset: delivery.position.as_ref().map_or(0, |position| position.offset),
+            position: delivery.position.clone(),
         });
     }
 
@@ -128,13 +131,14 @@ impl Batch {
             Encoded {
                 frames: frames.into(),
                 ends,
+                each: OnceCell::new(),
             }
         })
     }
 
     /// What this member gets in its format, and how many messages that is.
     pub(super) fn of(&self, id: ConnId, format: Format) -> (Bytes, u32) {
-        let Encoded { frames, ends } = self.encoded(format);
+        let Encoded { frames, ends, .. } = self.encoded(format);
         if self.apart.without.is_empty() && self.apart.late.is_empty() {
             return (frames.clone(), ends.len() as u32);
         }
@@ -159,6 +163,28 @@ impl Batch {
         (bytes.into(), messages)
     }
 
+    /// What [`Batch::of`] gives, message by message. Each has memory of its own: one that waits longer than the others must
+    /// not keep theirs.
+    pub(super) fn each(&self, id: ConnId, format: Format, policy: SlowPolicy) -> Vec<Lossy> {
+        let encoded = self.encoded(format);
+        let each = encoded.each.get_or_init(|| {
+            let begins = std::iter::once(&0).chain(&encoded.ends);
+            let ranges = begins.zip(&encoded.ends).map(|(begin, end)| *begin..*end);
+            let lossy = |(entry, range): (&Entry, _)| Lossy {
+                frame: Bytes::copy_from_slice(&encoded.frames[range]),
+                origin: Arc::new(origin(&self.stream, entry, policy)),
+            };
+            self.entries.iter().zip(ranges).map(lossy).collect()
+        });
+        let first = self.apart.late.get(&id).copied().unwrap_or_default();
+        let mine = |entry: &usize| !self.apart.without.contains(&(id, *entry));
+        let messages = each.iter().enumerate().skip(first);
+        messages
+            .filter(|(entry, _)| mine(entry))
+            .map(|(_, message)| message.clone())
+            .collect()
+    }
+
     /// Bytes of each frame that was made.
     pub(super) fn sizes(&self) -> impl Iterator<Item = usize> {
         let made = self.encoded.iter().filter_map(OnceCell::get);
@@ -169,11 +195,27 @@ impl Batch {
     }
 }
 
+fn origin(stream: &StreamKey, entry: &Entry, policy: SlowPolicy) -> Origin {
+    let (StreamKey::Room(room) | StreamKey::User(room)) = stream;
+    let sender = match &*entry.event {
+        Event::RoomMessage { user_id, .. }
+        | Event::UserJoined { user_id, .. }
+        | Event::UserLeft { user_id, .. } => user_id,
+        Event::DirectMessage { from_user_id, .. } => from_user_id,
+    };
+    Origin {
+        policy,
+        room: Arc::clone(room),
+        sender: Arc::clone(sender),
+        position: entry.position.clone(),
+    }
+}
+
 fn message<'e>(stream: &'e StreamKey, entry: &'e Entry) -> ServerMessage<'e> {
     let room_id = match stream {
         StreamKey::Room(name) | StreamKey::User(name) => &**name,
     };
-    let offset = entry.offset;
+    let offset = entry.position.as_ref().map_or(0, |position| position.offset);
     match &*entry.event {
         Event::RoomMessage {
             user_id,
@@ -218,7 +260,6 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::broker::Position;
     use crate::protocol::Codec;
 
     fn delivery(offset: u64) -> Delivery {

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Health, Position};
+use crate::config::SlowPolicy;
 use crate::test_support::{DEADLINE, Frame, Peer, connect, env};
 
 struct Local {
@@ -219,7 +220,7 @@ async fn a_reader_that_stalls_is_closed_with_4102_and_its_queue_never_grows_past
         );
         assert!(published < 10_000, "kernel buffers must fill at some time");
     }
-    assert_eq!(local.env.metrics.slow_consumers.get(), 1);
+    assert_eq!(local.env.metrics.slow.times(SlowPolicy::Disconnect), 1);
     local.broker.publish(vec![message("1")]);
     let mut last = 0;
     loop {
@@ -289,4 +290,76 @@ async fn a_user_with_as_many_connections_as_allowed_gets_no_further_one() {
     let refused = local.rooms.join(&second, user(), &local.broker);
     assert!(matches!(refused, JoinStep::Done(Err(JoinError::Full))));
     assert_eq!(room.len(), 1, "reject, never evict");
+}
+
+/// Publishes to a member that reads nothing beside one that reads all, until `enough` says so; then the former reads, and
+/// gives what it was told as ranges of offsets, and its messages.
+async fn stall(policy: &str, enough: impl Fn(&Env) -> bool) -> (Local, u64, Vec<(u64, u64)>, usize) {
+    let mut small = env();
+    (small.queue_bytes, small.queue_messages) = (64 << 10, 1_000);
+    small.slow_consumers = crate::config::SlowPolicies::new(vec![format!("ro*={policy}").parse().unwrap()]);
+    let local = local_with(small);
+    let (stalled, mut stalled_peer, ..) = local.member(1, "stalled").await;
+    let (_healthy, mut healthy, ..) = local.member(2, "healthy").await;
+    let text = format!("\"{}\"", "x".repeat(8_000));
+    let mut published = 0_u64;
+    while !enough(&local.env) {
+        local.broker.publish(vec![message(&text), message("1")]);
+        published += 2;
+        for offset in [published - 1, published] {
+            assert_eq!(healthy.next_of("room_message").await["offset"], offset);
+        }
+        let (bytes, messages) = stalled.queued();
+        assert!(
+            bytes <= 64 << 10 && messages <= 1_000,
+            "{bytes} bytes, {messages} messages"
+        );
+        assert!(published < 20_000, "kernel buffers must fill at some time");
+    }
+    assert!(stalled.closed().is_none(), "messages give way, not the member");
+    let (mut told, mut whole, mut next) = (Vec::new(), 0, 1);
+    while next <= published {
+        let Frame::Text(value) = stalled_peer.next().await else {
+            panic!("closed after {told:?}")
+        };
+        let number = |field: &str| value[field].as_u64().unwrap();
+        let range = match value["type"].as_str() {
+            Some("room_message") => (number("offset"), number("offset")),
+            Some("gap") => (number("from"), number("to")),
+            _ => continue,
+        };
+        whole += usize::from(value["type"] == "room_message");
+        assert_eq!(range.0, next, "messages and gaps are every offset once, in order");
+        next = range.1 + 1;
+        told.push(range);
+    }
+    (local, published, told, whole)
+}
+
+#[tokio::test]
+async fn where_the_oldest_messages_give_way_a_stalled_reader_stays_and_is_told_what_it_missed() {
+    let policy = SlowPolicy::DropOldest;
+    let (local, published, told, whole) =
+        stall("dropOldest", |env| env.metrics.slow.times(policy) >= 30).await;
+    assert!(told.iter().any(|(from, to)| to > from), "a gap: {told:?}");
+    assert!((whole as u64) < published);
+    let last = told.last().unwrap();
+    assert_eq!(*last, (published, published), "the newest are kept");
+    assert_eq!(local.env.metrics.slow.times(SlowPolicy::Disconnect), 0);
+    let text = String::from_utf8(local.env.metrics.render().unwrap()).unwrap();
+    let dropped = published - whole as u64;
+    let line = format!(
+        "ws_slow_consumer_dropped_messages_total{{policy=\"dropOldest\",server_id=\"test\"}} {dropped}"
+    );
+    assert!(text.contains(&line), "{line}\n{text}");
+}
+
+#[tokio::test]
+async fn where_the_latest_message_is_kept_a_stalled_reader_gets_the_last_of_each_sender() {
+    let policy = SlowPolicy::KeepLatest;
+    let (_local, published, told, _) = stall("keepLatest", |env| env.metrics.slow.times(policy) == 1).await;
+    // one sender: all but its last message give way at once
+    let (from, to) = told[told.len() - 2];
+    assert!(to == published - 1 && to > from, "{told:?}");
+    assert_eq!(told.last(), Some(&(published, published)));
 }

@@ -16,6 +16,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::env::{Closed, ConnId, Env};
+use super::lossy::{Bounds, Lossy};
 use super::outbox::{Outbox, SLICES};
 use super::sweep::PING_INTERVAL;
 use crate::clock::Tick;
@@ -26,7 +27,10 @@ use crate::websocket;
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What this gateway can do beyond the reference articles' protocol.
-const FEATURES: &[&str] = &["ack", "offsets", "user_left"];
+const FEATURES: &[&str] = &["ack", "gap", "offsets", "user_left"];
+
+/// The messages of frames, one by one.
+type Each<'e> = &'e dyn Fn() -> Vec<Lossy>;
 
 /// A connection after its handshake.
 #[derive(Debug)]
@@ -98,7 +102,20 @@ impl Conn {
     /// is closing, gone, or is closed now because too much waits for it.
     pub fn send(self: &Arc<Self>, frames: &Bytes, messages: u32, now: Tick) -> bool {
         self.last_message.store(now.to_bits(), Relaxed);
-        self.write(frames, messages)
+        self.write(frames, messages, None)
+    }
+
+    /// As [`Conn::send`], from a room that rather drops messages than members. `each` gives the messages one by one; it is
+    /// asked only when they have to wait.
+    pub(crate) fn send_lossy(
+        self: &Arc<Self>,
+        frames: &Bytes,
+        messages: u32,
+        now: Tick,
+        each: Each<'_>,
+    ) -> bool {
+        self.last_message.store(now.to_bits(), Relaxed);
+        self.write(frames, messages, Some(each))
     }
 
     /// Sends the first message.
@@ -118,15 +135,15 @@ impl Conn {
 
     /// Sends a control frame: not a message, so it does not count as activity.
     pub(crate) fn send_control(self: &Arc<Self>, frame: &Bytes) -> bool {
-        self.write(frame, 0)
+        self.write(frame, 0, None)
     }
 
-    fn write(self: &Arc<Self>, frames: &Bytes, messages: u32) -> bool {
+    fn write(self: &Arc<Self>, frames: &Bytes, messages: u32, each: Option<Each<'_>>) -> bool {
         let mut out = self.out.lock();
         if out.sealed {
             return false;
         }
-        let accepted = self.write_locked(&mut out, frames, messages);
+        let accepted = self.write_locked(&mut out, frames, messages, each);
         if !accepted && !out.sealed {
             self.overflow(&mut out);
         }
@@ -134,11 +151,20 @@ impl Conn {
     }
 
     /// False when more waits now than may wait.
-    fn write_locked(self: &Arc<Self>, out: &mut Out, frames: &Bytes, messages: u32) -> bool {
+    fn write_locked(
+        self: &Arc<Self>,
+        out: &mut Out,
+        frames: &Bytes,
+        messages: u32,
+        each: Option<Each<'_>>,
+    ) -> bool {
+        let wait = |queue: &mut Outbox, written| match each {
+            Some(each) => queue.push_lossy(each(), written),
+            None => queue.push_rest(frames, written, messages),
+        };
         if let Some(queue) = &mut out.queue {
-            queue.push(frames.clone(), messages);
-            // the task that writes the queue may not have had its turn yet
-            return !self.is_over(queue) || (self.flush(queue).is_ok() && !self.is_over(queue));
+            wait(queue, 0);
+            return self.make_room(queue);
         }
         let written = match self.socket.try_write(frames) {
             Ok(written) if written == frames.len() => return true,
@@ -150,12 +176,8 @@ impl Conn {
             }
         };
         let mut queue = Box::<Outbox>::default();
-        if written == 0 {
-            queue.push(frames.clone(), messages);
-        } else {
-            queue.push_rest(frames.slice(written..), messages);
-        }
-        let fits = !self.is_over(&queue);
+        wait(&mut queue, written);
+        let fits = self.make_room(&mut queue);
         out.queue = Some(queue);
         tokio::spawn(flush_when_writable(Arc::clone(self)));
         fits
@@ -172,14 +194,28 @@ impl Conn {
             out.queue = Some(Box::default());
             tokio::spawn(flush_when_writable(Arc::clone(self)));
         }
-        if !self.write_locked(&mut out, frames, messages) {
+        if !self.write_locked(&mut out, frames, messages, None) {
             self.overflow(&mut out);
         }
     }
 
-    fn is_over(&self, queue: &Outbox) -> bool {
-        let (bytes, messages) = queue.size();
-        bytes > self.env.queue_bytes || messages > self.env.queue_messages
+    /// False when more waits than may, and too little of it may be dropped.
+    fn make_room(&self, queue: &mut Outbox) -> bool {
+        let bounds = Bounds {
+            bytes: self.env.queue_bytes,
+            messages: self.env.queue_messages,
+        };
+        if bounds.allow(queue.size()) {
+            return true;
+        }
+        // the task that writes the queue may not have had its turn yet
+        if self.flush(queue).is_err() {
+            return false;
+        }
+        if !bounds.allow(queue.size()) {
+            self.env.metrics.slow.dropped(&queue.relieve(bounds, self.format));
+        }
+        bounds.allow(queue.size())
     }
 
     /// Writes until the queue is empty (true) or the socket takes no more (false).
@@ -205,7 +241,7 @@ impl Conn {
 
     /// Too much waits: what was not begun is dropped, the client is told why.
     fn overflow(self: &Arc<Self>, out: &mut Out) {
-        self.env.metrics.slow_consumers.inc();
+        self.env.metrics.slow.disconnected();
         if let Some(queue) = &mut out.queue {
             queue.drop_unbegun();
         }
@@ -236,7 +272,7 @@ impl Conn {
         self.close_deadline.store(deadline.to_bits(), Relaxed);
         if !out.sealed {
             let frame = websocket::close_frame(Some(code), reason.text());
-            self.write_locked(out, &frame, 0);
+            self.write_locked(out, &frame, 0, None);
             out.sealed = true;
         }
         true
@@ -254,7 +290,7 @@ impl Conn {
         if first && !out.sealed {
             let deadline = self.env.clock.tick().after(CLOSE_TIMEOUT);
             self.close_deadline.store(deadline.to_bits(), Relaxed);
-            self.write_locked(&mut out, &websocket::close_frame(code, ""), 0);
+            self.write_locked(&mut out, &websocket::close_frame(code, ""), 0, None);
         }
         self.finish(&mut out, Shutdown::Both);
     }

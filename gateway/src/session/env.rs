@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::Limit;
+use crate::config::{Limit, SlowPolicies};
 use crate::metrics::Metrics;
 use crate::protocol::{CloseReason, Initiator, WelcomeLimits};
 
@@ -22,6 +22,8 @@ pub struct Env {
     pub queue_bytes: usize,
     /// Most messages that wait for one connection.
     pub queue_messages: usize,
+    /// What gives way when more waits.
+    pub slow_consumers: SlowPolicies,
     /// Rooms with more local members get no announcements.
     pub announce_members: Limit,
     /// Connections of one user.

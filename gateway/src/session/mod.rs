@@ -8,6 +8,7 @@
 mod conn;
 mod env;
 mod inbound;
+mod lossy;
 mod outbox;
 mod registry;
 mod sweep;
@@ -37,6 +38,8 @@ use crate::room::{JoinError, JoinStep, Room};
 use crate::websocket::Decoder;
 
 pub use conn::{CLOSE_TIMEOUT, Conn};
+pub(crate) use lossy::{Lossy, Origin};
+
 pub use env::{Closed, ConnId, Env};
 pub use registry::{Connections, Place};
 pub use sweep::{Census, IDLE_AFTER, PING_INTERVAL, PONG_TIMEOUT, sweep_forever};

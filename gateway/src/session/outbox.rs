@@ -5,37 +5,95 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
+use super::lossy::{Gap, Lossy};
+
 /// Buffers of one vectored write.
 pub(super) const SLICES: usize = 64;
 
 /// Frames in order. The first may have been written in part.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    frames: VecDeque<Queued>,
+    pub(super) frames: VecDeque<Queued>,
     bytes: usize,
     messages: usize,
     /// The first frame's beginning is on the wire.
-    split: bool,
+    pub(super) split: bool,
 }
 
 #[derive(Debug)]
-struct Queued {
-    bytes: Bytes,
-    messages: u32,
+pub(super) struct Queued {
+    pub(super) bytes: Bytes,
+    pub(super) messages: u32,
+    pub(super) kind: Kind,
+}
+
+/// What may become of frames while they wait.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// They are sent.
+    Kept,
+    /// One message of a room that rather drops messages than members.
+    Lossy(Lossy),
+    /// Tells what was dropped here; grows when more is.
+    Gap(Box<Gap>),
 }
 
 impl Outbox {
     /// Appends frames that carry so many messages.
     pub(super) fn push(&mut self, bytes: Bytes, messages: u32) {
-        self.bytes += bytes.len();
-        self.messages += messages as usize;
-        self.frames.push_back(Queued { bytes, messages });
+        self.append(Queued {
+            bytes,
+            messages,
+            kind: Kind::Kept,
+        });
     }
 
-    /// Puts the rest of frames whose beginning was written in front of everything.
-    pub(super) fn push_rest(&mut self, rest: Bytes, messages: u32) {
-        self.push(rest, messages);
-        self.split = true;
+    /// Appends what is left of `frames` when `written` bytes of them are on the wire, where nothing waits before them.
+    pub(super) fn push_rest(&mut self, frames: &Bytes, written: usize, messages: u32) {
+        self.push(frames.slice(written..), messages);
+        self.split |= written > 0;
+    }
+
+    /// As [`Outbox::push_rest`], each message for itself, so that it can be dropped; what was begun cannot.
+    pub(super) fn push_lossy(&mut self, messages: impl IntoIterator<Item = Lossy>, written: usize) {
+        let mut begin = 0;
+        for message in messages {
+            let end = begin + message.frame.len();
+            if begin >= written {
+                self.append(Queued {
+                    bytes: message.frame.clone(),
+                    messages: 1,
+                    kind: Kind::Lossy(message),
+                });
+            } else if end > written {
+                self.push(message.frame.slice(written - begin..), 1);
+                self.split = true;
+            }
+            begin = end;
+        }
+    }
+
+    pub(super) fn append(&mut self, queued: Queued) {
+        self.bytes += queued.bytes.len();
+        self.messages += queued.messages as usize;
+        self.frames.push_back(queued);
+    }
+
+    /// Takes frames out that were not begun; what waits behind them moves up.
+    pub(super) fn remove(&mut self, index: usize) -> Option<Queued> {
+        let queued = self.frames.remove(index)?;
+        self.bytes -= queued.bytes.len();
+        self.messages -= queued.messages as usize;
+        Some(queued)
+    }
+
+    /// Puts other frames where those at `index` were.
+    pub(super) fn replace(&mut self, index: usize, queued: Queued) {
+        if let Some(slot) = self.frames.get_mut(index) {
+            self.bytes = self.bytes + queued.bytes.len() - slot.bytes.len();
+            self.messages = self.messages + queued.messages as usize - slot.messages as usize;
+            *slot = queued;
+        }
     }
 
     /// Bytes and messages that wait.

@@ -53,6 +53,7 @@ kinds! {
     UserLeft { room_id, user_id, server_id }
     Ack { id = text, epoch, offset, duplicate }
     Pong {}
+    Gap { room, from, to, epoch }
     ServerShutdown { reason, reconnect_delay, deadline, resume }
     Error { error, code, temporary, id = optional_text }
 }

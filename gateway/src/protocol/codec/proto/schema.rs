@@ -100,7 +100,10 @@ pub(super) mod client_message {
 /// What the gateway sends.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ServerMessage {
-    #[prost(oneof = "server_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(
+        oneof = "server_message::Message",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
     pub(super) message: Option<server_message::Message>,
 }
 
@@ -130,6 +133,8 @@ pub(super) mod server_message {
         ServerShutdown(ServerShutdown),
         #[prost(message, tag = "11")]
         Error(Error),
+        #[prost(message, tag = "12")]
+        Gap(Gap),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -263,5 +268,16 @@ pub(super) mod server_message {
         pub(in super::super) temporary: bool,
         #[prost(string, optional, tag = "4")]
         pub(in super::super) id: Option<String>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in super::super) struct Gap {
+        #[prost(string, tag = "1")]
+        pub(in super::super) room: String,
+        #[prost(uint64, tag = "2")]
+        pub(in super::super) from: u64,
+        #[prost(uint64, tag = "3")]
+        pub(in super::super) to: u64,
+        #[prost(string, tag = "4")]
+        pub(in super::super) epoch: String,
     }
 }

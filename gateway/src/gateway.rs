@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::admission::Admission;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Jwks};
 use crate::broker::redis::{self, RedisBroker, RedisConfig};
 use crate::broker::{Broker, memory::MemoryBroker};
 use crate::clock::Clock;
-use crate::config::{BrokerChoice, Limits, Settings};
+use crate::config::{AuthSettings, BrokerChoice, JwtSettings, Limits, Settings};
 use crate::drain::Drain;
 use crate::limits::InboundRates;
 use crate::metrics::Metrics;
@@ -79,11 +79,21 @@ impl Gateway {
                 Arc::new(broker)
             }
         };
+        let jwks = match &settings.auth {
+            AuthSettings::Jwt(JwtSettings {
+                jwks_url: Some(_), ..
+            }) => {
+                let jwks = Jwks::new()?;
+                env.metrics.register(jwks.collectors())?;
+                Some(Arc::new(jwks))
+            }
+            _ => None,
+        };
         Ok(Arc::new(Self {
             connections: Connections::default(),
             census: Census::default(),
             rooms,
-            authenticator: Authenticator::from(&settings.auth),
+            authenticator: Authenticator::new(&settings.auth, jwks),
             admission: Admission::new(limits, capacity),
             inbound_rates: InboundRates::from(limits),
             drain: Drain::default(),

@@ -1,15 +1,18 @@
 //! Accepts clients and takes each through its HTTP request: `GET /ws` becomes a session, `GET /healthz` says ok.
 //!
-//! hyper reads one request, within a deadline and a bounded buffer, and is gone when the upgrade is done: the session
-//! keeps nothing but the socket. Connections between accept and upgrade are bounded; the rest waits in the backlog.
+//! The request's head is read first, within a deadline and a bounded buffer ([`head`]): a client that is slow with it
+//! takes no place from others. Then hyper answers the one request, and is gone when the upgrade is done: the session
+//! keeps nothing but the socket. Connections of either kind are bounded; the rest waits in the backlog.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, Either};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -19,20 +22,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
-use crate::handshake::{self, Accepted};
+use crate::handshake::head::{self, HEAD_BYTES, HeadError, Rewound};
+use crate::handshake::{self, Accepted, Answer};
+use crate::metrics::Rejection;
 use crate::session::{self, Upgraded};
 
 /// Connections that may wait to be accepted: a reconnect storm must not meet refused connections.
 const BACKLOG: u32 = 4_096;
-/// From accept to the end of the request's headers.
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// Bytes of a request's head.
-const HEADER_BYTES: usize = 16 << 10;
-/// Between accept and upgrade when `handshakeConcurrency` is off: descriptors end earlier.
+/// Handshakes at a time when `handshakeConcurrency` is off: descriptors end earlier.
 const CONCURRENCY_CEILING: usize = 1 << 20;
+/// Connections whose request is not complete, for each handshake that may be done at a time.
+const WAITING_PER_HANDSHAKE: usize = 8;
 /// First and longest wait after an error of `accept`.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
@@ -52,12 +56,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts until `stop`.
 pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: CancellationToken) {
     let concurrency = gateway.settings.limits.handshake_concurrency.get();
-    let slots = concurrency.map_or(CONCURRENCY_CEILING, |limit| limit as usize);
-    let slots = Arc::new(Semaphore::new(slots));
+    let handshakes = concurrency.map_or(CONCURRENCY_CEILING, |limit| limit as usize);
+    let places = Arc::new(Semaphore::new(handshakes * WAITING_PER_HANDSHAKE));
+    let handshakes = Arc::new(Semaphore::new(handshakes));
     let mut wait = BACK_OFF.0;
     loop {
-        let slot = tokio::select! {
-            slot = Arc::clone(&slots).acquire_owned() => slot,
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
             () = stop.cancelled() => return,
         };
         let accepted = tokio::select! {
@@ -68,12 +73,13 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Cancellat
             Ok((socket, peer)) => {
                 wait = BACK_OFF.0;
                 let (gateway, stop) = (Arc::clone(&gateway), stop.clone());
+                let handshakes = Arc::clone(&handshakes);
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = handshake(socket, peer, gateway) => {}
+                        () = request(socket, peer, gateway, &handshakes) => {}
                         () = stop.cancelled() => {}
                     }
-                    drop(slot);
+                    drop(place);
                 });
             }
             // the client gave up while it waited
@@ -87,22 +93,49 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Cancellat
     }
 }
 
-/// Serves one request; when it is an upgrade, starts the session.
-async fn handshake(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>) {
+/// Waits for a request and for a place among the handshakes, and serves it; or says why not.
+async fn request(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>, handshakes: &Semaphore) {
     // small messages must not wait for acknowledgements
     if socket.set_nodelay(true).is_err() {
         return;
     }
     let started = Instant::now();
+    let deadline = (started + gateway.settings.handshake_timeout.duration()).into();
+    let refuse = |answer: &str, reason| {
+        gateway.env.metrics.rejected(reason);
+        // a client that cannot take so little at once does without
+        let _ = socket.try_write(
+            format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes(),
+        );
+    };
+    let head = match timeout_at(deadline, head::read(&socket)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(HeadError::Ended)) => return,
+        Ok(Err(HeadError::TooLarge)) => {
+            return refuse("431 Request Header Fields Too Large", Rejection::BadRequest);
+        }
+        Err(_) => return refuse("408 Request Timeout", Rejection::HandshakeTimeout),
+    };
+    let Ok(Ok(_place)) = timeout_at(deadline, handshakes.acquire()).await else {
+        let wait = handshake::jittered(Duration::from_secs(1));
+        let answer = format!("503 Service Unavailable\r\nretry-after: {wait}");
+        return refuse(&answer, Rejection::HandshakeRate);
+    };
+    handshake(Rewound::new(head, socket), peer, gateway, started).await;
+}
+
+/// Serves one request; when it is an upgrade, starts the session.
+async fn handshake(socket: Rewound, peer: SocketAddr, gateway: Arc<Gateway>, started: Instant) {
+    let deadline = gateway.settings.handshake_timeout.duration();
     let service = Endpoint {
         gateway,
         peer,
-        accepted: Mutex::new(None),
+        accepted: Arc::default(),
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE_DEADLINE)
-        .max_buf_size(HEADER_BYTES)
+        .header_read_timeout(deadline)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(socket), service);
     let Ok(parts) = connection.without_shutdown().await else {
         return;
@@ -115,11 +148,12 @@ async fn handshake(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>) {
         id,
         format,
         permit,
-    }) = accepted.into_inner()
+    }) = accepted.lock().take()
     else {
         return;
     };
-    let socket = parts.io.into_inner();
+    // hyper reads as much as its buffer has room for, so the first of these is empty unless its buffer was full
+    let (unread, socket) = parts.io.into_inner().into_parts();
     gateway
         .env
         .metrics
@@ -127,7 +161,7 @@ async fn handshake(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>) {
         .observe(started.elapsed().as_secs_f64());
     let upgraded = Upgraded {
         socket,
-        read: parts.read_buf,
+        read: [parts.read_buf, unread].concat().into(),
         identity,
         id,
         format,
@@ -148,30 +182,48 @@ fn last(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
 struct Endpoint {
     gateway: Arc<Gateway>,
     peer: SocketAddr,
-    accepted: Mutex<Option<Accepted>>,
+    accepted: Arc<Mutex<Option<Accepted>>>,
 }
 
-impl Service<Request<Incoming>> for Endpoint {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+type Answered = Result<Response<Full<Bytes>>, Infallible>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (parts, _) = request.into_parts();
-        let response = match (&parts.method, parts.uri.path()) {
-            (_, "/ws") => match handshake::accept(&self.gateway, self.peer.ip(), &parts) {
-                (response, None) => response,
-                (response, accepted) => {
-                    *self.accepted.lock() = accepted;
-                    return std::future::ready(Ok(response));
-                }
-            },
+impl Endpoint {
+    fn elsewhere(parts: &http::request::Parts) -> Response<Full<Bytes>> {
+        match (&parts.method, parts.uri.path()) {
             (&Method::GET | &Method::HEAD, "/healthz") => handshake::text(StatusCode::OK, "ok\n"),
             _ => handshake::text(
                 StatusCode::NOT_FOUND,
                 "not found: this port serves GET /ws and GET /healthz\n",
             ),
-        };
-        std::future::ready(Ok(last(response)))
+        }
+    }
+}
+
+/// Keeps a client that was let in; else this was the connection's last request.
+fn keep((response, accepted): handshake::Answered, place: &Mutex<Option<Accepted>>) -> Response<Full<Bytes>> {
+    if accepted.is_none() {
+        return last(response);
+    }
+    *place.lock() = accepted;
+    response
+}
+
+impl Service<Request<Incoming>> for Endpoint {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (parts, _) = request.into_parts();
+        if parts.uri.path() != "/ws" {
+            return Either::Left(ready(Ok(last(Self::elsewhere(&parts)))));
+        }
+        match handshake::accept(&self.gateway, self.peer.ip(), &parts) {
+            Answer::Now(answered) => Either::Left(ready(Ok(keep(answered, &self.accepted)))),
+            Answer::Later(answered) => {
+                let place = Arc::clone(&self.accepted);
+                Either::Right(Box::pin(async move { Ok(keep(answered.await, &place)) }))
+            }
+        }
     }
 }

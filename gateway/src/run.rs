@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
+use crate::auth::{Fetcher, Jwks};
+use crate::config::{AuthSettings, Settings};
 use crate::gateway::{Gateway, GatewayError};
 use crate::shutdown::ShutdownSignal;
 use crate::{admin, api, descriptors, drain, listener, session};
@@ -98,6 +99,9 @@ pub async fn run(
     tasks.spawn(async move {
         session::sweep_forever(&sweeping.connections, &sweeping.env, &sweeping.census).await;
     });
+    if let Some((jwks, fetcher)) = key_set(&gateway) {
+        tasks.spawn(async move { jwks.run(|| fetcher.fetch()).await });
+    }
     let draining = Arc::clone(&gateway);
     tasks.spawn(async move { drain::run(&draining).await });
 
@@ -108,6 +112,15 @@ pub async fn run(
     tasks.shutdown().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// The issuer's keys and who fetches them, when tokens are verified by them.
+fn key_set(gateway: &Gateway) -> Option<(Arc<Jwks>, Fetcher)> {
+    let AuthSettings::Jwt(jwt) = &gateway.settings.auth else {
+        return None;
+    };
+    let fetcher = Fetcher::new(jwt.jwks_url.as_ref()?.url().clone());
+    Some((Arc::clone(gateway.authenticator.key_set()?), fetcher))
 }
 
 async fn serve_http(listener: TcpListener, router: Router) {

@@ -30,7 +30,8 @@ pub(crate) struct Plan {
 /// Name and key of the Secret with which the resource wants tokens signed; `None` when it wants no signed ones.
 pub(crate) fn jwt_secret(cluster: &WebSocketCluster) -> Option<(String, String)> {
     let jwt = cluster.spec.auth.jwt.as_ref()?;
-    Some((jwt.secret_ref.name.clone(), jwt.secret_ref.key.clone()))
+    let secret = jwt.secret_ref.as_ref()?;
+    Some((secret.name.clone(), secret.key.clone()))
 }
 
 fn publish_rate(clients: u32) -> f64 {

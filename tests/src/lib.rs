@@ -9,6 +9,7 @@ pub mod codec;
 pub mod fleet;
 pub mod gateway;
 pub mod http;
+pub mod issuer;
 pub mod operator;
 pub mod process;
 pub mod program;

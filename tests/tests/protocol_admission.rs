@@ -115,7 +115,7 @@ async fn a_bad_token_is_closed_with_4001_after_the_upgrade(kind: Kind) -> Result
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4iLCJleHAiOjk5OTk5OTk5OTl9.";
     let tokens = [
         jwt(b"another secret of 32 or more bytes", &good)?,
-        jwt(SECRET, &with("exp", json!(unix_now() - 1)))?,
+        jwt(SECRET, &with("exp", json!(unix_now() - 60)))?,
         jwt(SECRET, &with("aud", json!("mail")))?,
         jwt(SECRET, &with("iss", json!("me")))?,
         jwt(SECRET, &with("sub", json!("")))?,
@@ -133,7 +133,7 @@ async fn a_bad_token_is_closed_with_4001_after_the_upgrade(kind: Kind) -> Result
 }
 
 async fn a_token_that_expires_while_connected_closes_with_4202(kind: Kind) -> Result<()> {
-    let guarded = guarded(kind, &[]).await?;
+    let guarded = guarded(kind, &["--token-grace", "1"]).await?;
     let token = jwt(SECRET, &json!({"sub": "ann", "exp": unix_now() + 2}))?;
     let mut ann = Connect::to(guarded.gateway.ports.clients)
         .token(&token)

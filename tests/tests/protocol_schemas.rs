@@ -84,6 +84,10 @@ fn server_messages<'a>(
             resume: true,
         },
         ServerMessage::error_because(ErrorCode::Overloaded, c, Some(id)),
+        ServerMessage::Refreshed {
+            expires_at: Some(timestamp),
+            id: Some(id),
+        },
     ]
 }
 
@@ -96,6 +100,7 @@ fn client_messages(text: [&str; 2], payload: &Value) -> Vec<Value> {
         json!({"type": "room_message", "room": name, "payload": payload, "id": id, "msgId": "m"}),
         json!({"type": "direct_message", "targetUserId": name, "payload": payload, "id": id, "msgId": "m"}),
         json!({"type": "ping"}),
+        json!({"type": "refresh", "token": name, "id": id}),
     ]
 }
 

@@ -36,6 +36,21 @@ pub struct GatewaySpec {
     /// `<name>-admin-token`. Set it when the token must come from a vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_token_secret_ref: Option<SecretKeyRef>,
+    /// Origins that browsers may connect from, each as scheme, host and, when it is not the scheme's own, port. Default:
+    /// any. Programs that are not browsers send no origin and are not held back. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 300)))]
+    #[x_kube(validation = ("self.all(origin, origin.matches('^https?://[^/@?#, ]+$'))", "write each origin as scheme, host and port, for example https://chat.example.com"))]
+    pub allowed_origins: Vec<String>,
+    /// Proxies in front of the gateways that append to X-Forwarded-For: the client's address is that many entries from
+    /// its right. Gateway default 0: the address that the connection comes from. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 16))]
+    pub trusted_hops: Option<u32>,
+    /// Seconds that a client may take for its upgrade request. Gateway default 10. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600))]
+    pub handshake_timeout_seconds: Option<u32>,
     /// What one gateway can carry. The autoscaler, the rollout and the scale-in reckon with it.
     #[serde(default)]
     pub capacity: CapacitySpec,
@@ -48,6 +63,9 @@ impl Default for GatewaySpec {
             port: 8080,
             admin_port: 9090,
             admin_token_secret_ref: None,
+            allowed_origins: Vec::new(),
+            trusted_hops: None,
+            handshake_timeout_seconds: None,
             capacity: CapacitySpec::default(),
         }
     }

@@ -30,7 +30,7 @@ mod topology;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-pub use auth::{AnonymousAuth, AuthSpec, InsecureTokenAuth, JwtAuth};
+pub use auth::{AnonymousAuth, AuthSpec, InsecureTokenAuth, JwtAuth, RoomsClaim};
 pub use autoscaling::{
     AutoscalingMode, AutoscalingSpec, MetricsSource, MetricsSpec, PrometheusSpec, ScaleDownSpec, ScaleUpSpec,
 };

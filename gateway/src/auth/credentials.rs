@@ -46,6 +46,12 @@ impl<'r> Credentials<'r> {
         Self { token }
     }
 
+    /// This token.
+    pub fn from_token(token: &'r str) -> Self {
+        let token = Some(Cow::Borrowed(token)).filter(|token| !token.is_empty());
+        Self { token }
+    }
+
     /// The token.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()

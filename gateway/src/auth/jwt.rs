@@ -1,21 +1,34 @@
-//! JSON Web Tokens signed with HS256 (RFC 7519, RFC 7518 §3.2).
+//! JSON Web Tokens (RFC 7519), signed with HS256–512, RS256–512, ES256, ES384 or EdDSA (RFC 7518, RFC 8037).
+//!
+//! ES512 is not served: none of the libraries behind `jsonwebtoken` has it.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use super::grants::{Grants, Patterns};
+use super::jwks::Jwks;
+use super::keys::Key;
 use super::{AuthError, Identity, user_id};
-use crate::config::JwtSettings;
+use crate::config::{JwtSettings, RoomsClaim};
 
 /// Longest token in bytes that is looked at.
 const TOKEN_BYTES: usize = 8 * 1024;
 
-/// Verifies tokens with one key.
+/// Verifies tokens with the secret, the key set, or both.
 pub struct JwtVerifier {
-    key: DecodingKey,
+    secret: Option<Key>,
+    jwks: Option<Arc<Jwks>>,
     validation: Validation,
+    leeway: Duration,
+    rooms_claim: RoomsClaim,
 }
 
 impl fmt::Debug for JwtVerifier {
@@ -24,16 +37,27 @@ impl fmt::Debug for JwtVerifier {
     }
 }
 
+/// What of a token's header matters (RFC 7515 §4.1). Its `jwk`, `jku` and `x5u` do not: who writes a token must not
+/// choose its key.
+#[derive(Deserialize)]
+struct Head {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<IgnoredAny>,
+}
+
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
     exp: Option<f64>,
     nbf: Option<f64>,
+    rooms: Option<Patterns>,
+    publish: Option<Patterns>,
 }
 
 impl JwtVerifier {
-    /// A verifier of tokens signed with the settings' secret, for their audience and issuer when these are set.
-    pub fn new(settings: &JwtSettings) -> Self {
+    /// A verifier of tokens signed with one of the settings' keys, for their audience and issuer when these are set.
+    pub(super) fn new(settings: &JwtSettings, jwks: Option<Arc<Jwks>>) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
         // times are checked here, against the time that is passed in
         validation.validate_exp = false;
@@ -51,33 +75,81 @@ impl JwtVerifier {
         }
         validation.set_required_spec_claims(&required);
         Self {
-            key: DecodingKey::from_secret(settings.secret.expose()),
+            secret: settings.secret.as_ref().map(Key::secret),
+            jwks,
             validation,
+            leeway: settings.leeway.duration(),
+            rooms_claim: settings.rooms_claim,
         }
     }
 
-    /// The identity that a token proves at `now` (seconds since 1970-01-01 UTC, no leeway).
+    /// The key set that can be asked for newer keys.
+    pub(super) const fn jwks(&self) -> Option<&Arc<Jwks>> {
+        self.jwks.as_ref()
+    }
+
+    /// The identity that a token proves at `now` (seconds since 1970-01-01 UTC).
     pub fn verify(&self, token: &str, now: u64) -> Result<Identity, AuthError> {
         if token.len() > TOKEN_BYTES {
             return Err(AuthError::Malformed);
         }
-        let claims =
-            decode::<Claims>(token, &self.key, &self.validation).map_err(|error| refusal(error.kind()))?;
-        let Claims { sub, exp, nbf } = claims.claims;
-        // RFC 7519 §4.1.4: on or after `exp` the token must not be accepted; §2: times may have fractions
-        let now_seconds = now as f64;
-        if exp.is_some_and(|exp| now_seconds >= exp) {
+        let head = head(token).ok_or(AuthError::Malformed)?;
+        // RFC 7515 §4.1.11: what must be understood and is not makes the token invalid; here nothing is understood
+        if head.crit.is_some() {
+            return Err(AuthError::Malformed);
+        }
+        let algorithm = head.alg.parse::<Algorithm>().map_err(|_| AuthError::Algorithm)?;
+        let claims = self.claims(token, algorithm, head.kid.as_deref())?;
+        self.identity(claims, now)
+    }
+
+    fn claims(&self, token: &str, algorithm: Algorithm, id: Option<&str>) -> Result<Claims, AuthError> {
+        if matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512) {
+            let secret = self.secret.as_ref().filter(|key| key.verifies(algorithm));
+            return self.decode(token, algorithm, &secret.ok_or(AuthError::Algorithm)?.decoding);
+        }
+        let keys = self.jwks.as_ref().ok_or(AuthError::Algorithm)?.keys();
+        match keys.find(id, algorithm) {
+            Some(key) => self.decode(token, algorithm, &key.decoding),
+            None if id.is_some_and(|id| keys.names(id)) => Err(AuthError::Algorithm),
+            None => Err(AuthError::UnknownKey),
+        }
+    }
+
+    fn decode(&self, token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Claims, AuthError> {
+        let mut validation = self.validation.clone();
+        validation.algorithms = vec![algorithm];
+        decode::<Claims>(token, key, &validation)
+            .map(|token| token.claims)
+            .map_err(|error| refusal(error.kind()))
+    }
+
+    fn identity(&self, claims: Claims, now: u64) -> Result<Identity, AuthError> {
+        // RFC 7519 §4.1.4: on or after `exp` the token must not be accepted, a small leeway aside; §2: times may have
+        // fractions
+        let (now, leeway) = (now as f64, self.leeway.as_secs_f64());
+        if claims.exp.is_some_and(|exp| now - leeway >= exp) {
             return Err(AuthError::Expired);
         }
-        if nbf.is_some_and(|nbf| now_seconds < nbf) {
+        if claims.nbf.is_some_and(|nbf| now + leeway < nbf) {
             return Err(AuthError::NotYetValid);
         }
-        let user_id = user_id(sub.ok_or(AuthError::UserId)?)?;
+        let user_id = user_id(claims.sub.ok_or(AuthError::UserId)?)?;
+        let grants = match (claims.rooms, self.rooms_claim) {
+            (None, RoomsClaim::Required) => Some(Grants::nothing()),
+            (rooms, _) => Grants::new(rooms, claims.publish),
+        };
         Ok(Identity {
             user_id,
-            expires_at: exp.map(|exp| exp.ceil() as u64),
+            expires_at: claims.exp.map(|exp| exp.ceil() as u64),
+            grants,
         })
     }
+}
+
+fn head(token: &str) -> Option<Head> {
+    let (head, _) = token.split_once('.')?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(head).ok()?).ok()
 }
 
 fn refusal(kind: &ErrorKind) -> AuthError {

@@ -38,15 +38,27 @@ pub struct Args {
     /// How clients are identified; insecure-token (?token=abc is user_abc) is for development [default: jwt]
     #[arg(long, value_name = "jwt|insecure-token|anonymous")]
     pub auth: Option<Text>,
-    /// File with the secret that tokens are signed with (HS256), at least 32 bytes
+    /// File with the secret that tokens are signed with: HS256, from 48 bytes HS384, from 64 bytes HS512
     #[arg(long, value_name = "FILE")]
     pub jwt_secret_file: Option<Text>,
+    /// Where the issuer's public keys are (a JWK set): RS256, RS384, RS512, ES256, ES384, EdDSA
+    #[arg(long, value_name = "URL")]
+    pub jwks_url: Option<Text>,
     /// Audience that tokens must name
     #[arg(long, value_name = "TEXT")]
     pub jwt_audience: Option<Text>,
     /// Issuer that tokens must name
     #[arg(long, value_name = "TEXT")]
     pub jwt_issuer: Option<Text>,
+    /// How far the issuer's clock may be from this one's, for exp and nbf [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub jwt_leeway: Option<Text>,
+    /// Whether a token without the claim `rooms` opens every room (optional) or none (required) [default: optional]
+    #[arg(long, value_name = "optional|required")]
+    pub rooms_claim: Option<Text>,
+    /// How long a connection outlives its token, for the client to send another [default: 25]
+    #[arg(long, value_name = "SECONDS")]
+    pub token_grace: Option<Text>,
     /// File with the bearer token of the server API; without it only loopback callers are served
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<Text>,
@@ -81,6 +93,9 @@ pub struct Args {
     /// Proxies in front whose X-Forwarded-For is believed [default: 0]
     #[arg(long, value_name = "NUMBER")]
     pub trusted_hops: Option<Text>,
+    /// How long a client may take for its upgrade request [default: 10]
+    #[arg(long, value_name = "SECONDS")]
+    pub handshake_timeout: Option<Text>,
     /// [default: text]
     #[arg(long, value_name = "text|json")]
     pub log_format: Option<Text>,

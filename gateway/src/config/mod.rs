@@ -5,6 +5,7 @@
 //! merged key by key. Secrets are read from files once and never shown by `Debug`.
 
 mod args;
+mod auth;
 mod error;
 mod limits;
 mod secret;
@@ -13,14 +14,15 @@ mod slow;
 mod values;
 
 pub use args::Args;
+pub use auth::{AuthSettings, JwksUrl, JwtSettings, RoomsClaim};
 pub use error::{ConfigError, Layer};
 pub use limits::{Limit, Limits};
 pub use secret::Secret;
-pub use settings::{AuthSettings, JwtSettings, Settings};
+pub use settings::Settings;
 pub use slow::{SlowPolicies, SlowPolicy, SlowRule};
 pub use values::{
-    AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, LogFilter, LogFormat, MaxConnections, Origin,
-    RedisUrl, Revision, ServerId, TrustedHops,
+    AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, HandshakeTimeout, JwtLeeway, LogFilter, LogFormat,
+    MaxConnections, Origin, RedisUrl, Revision, ServerId, TokenGrace, TrustedHops,
 };
 
 /// Exit code after a [`ConfigError`]: `EX_USAGE` of sysexits.h.

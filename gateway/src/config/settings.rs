@@ -5,17 +5,16 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::args::{Args, Text};
+use super::auth::AuthSettings;
 use super::error::{ConfigError, Layer};
 use super::limits::{LimitError, Limits};
 use super::secret::Secret;
 use super::slow::{SlowPolicies, SlowRule};
 use super::values::{
-    Allowed, AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, LogFilter, LogFormat, MaxConnections,
-    Origin, Revision, ServerId, TrustedHops,
+    Allowed, AllowedOrigins, BrokerChoice, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
+    MaxConnections, Origin, Revision, ServerId, TokenGrace, TrustedHops,
 };
 
-/// Bytes of an HS256 key, at least (RFC 7518 §3.2).
-const JWT_SECRET_BYTES: usize = 32;
 /// Bytes of a bearer token, at least: what cannot be guessed.
 const BEARER_BYTES: usize = 16;
 
@@ -32,6 +31,8 @@ pub struct Settings {
     pub broker: BrokerChoice,
     /// How clients are identified.
     pub auth: AuthSettings,
+    /// How long a connection outlives its token, so that the client can send another.
+    pub token_grace: TokenGrace,
     /// Bearer token of the server API; `None`: only loopback callers.
     pub api_key: Option<Secret>,
     /// Bearer token of the admin API; `None`: only loopback callers.
@@ -52,32 +53,12 @@ pub struct Settings {
     pub allowed_origins: AllowedOrigins,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_hops: TrustedHops,
+    /// From accept to the end of the upgrade request.
+    pub handshake_timeout: HandshakeTimeout,
     /// Form of the log.
     pub log_format: LogFormat,
     /// What is logged.
     pub log_filter: LogFilter,
-}
-
-/// How clients are identified, with what that needs.
-#[derive(Clone, Debug)]
-pub enum AuthSettings {
-    /// Signed tokens.
-    Jwt(JwtSettings),
-    /// Development: the token names the user.
-    InsecureToken,
-    /// Each connection is a user of its own.
-    Anonymous,
-}
-
-/// What verifies signed tokens.
-#[derive(Clone, Debug)]
-pub struct JwtSettings {
-    /// Key of HS256.
-    pub secret: Secret,
-    /// `aud` that tokens must have.
-    pub audience: Option<String>,
-    /// `iss` that tokens must have.
-    pub issuer: Option<String>,
 }
 
 impl Settings {
@@ -104,7 +85,7 @@ impl Settings {
     }
 }
 
-struct Layers {
+pub(super) struct Layers {
     flags: Args,
     environment: Args,
     file: Args,
@@ -120,6 +101,9 @@ impl Layers {
                 .value("broker", |args| &args.broker)?
                 .unwrap_or(BrokerChoice::Memory),
             auth: self.auth()?,
+            token_grace: self
+                .value("token-grace", |args| &args.token_grace)?
+                .unwrap_or_default(),
             api_key: self.bearer("api-key-file", |args| &args.api_key_file)?,
             admin_token: self.bearer("admin-token-file", |args| &args.admin_token_file)?,
             max_connections: self
@@ -135,6 +119,9 @@ impl Layers {
             allowed_origins: self.allowed_origins()?,
             trusted_hops: self
                 .value("trusted-hops", |args| &args.trusted_hops)?
+                .unwrap_or_default(),
+            handshake_timeout: self
+                .value("handshake-timeout", |args| &args.handshake_timeout)?
                 .unwrap_or_default(),
             log_format: self
                 .value("log-format", |args| &args.log_format)?
@@ -156,12 +143,12 @@ impl Layers {
         ]
     }
 
-    fn text(&self, field: fn(&Args) -> &Option<Text>) -> Option<(Layer, &str)> {
+    pub(super) fn text(&self, field: fn(&Args) -> &Option<Text>) -> Option<(Layer, &str)> {
         let mut layers = self.rising().into_iter().rev();
         layers.find_map(|(layer, args)| Some((layer, field(args).as_ref()?.0.as_str())))
     }
 
-    fn value<T: FromStr<Err = Allowed>>(
+    pub(super) fn value<T: FromStr<Err = Allowed>>(
         &self,
         flag: &'static str,
         field: fn(&Args) -> &Option<Text>,
@@ -208,40 +195,7 @@ impl Layers {
         })
     }
 
-    fn auth(&self) -> Result<AuthSettings, ConfigError> {
-        let mode: AuthMode = self.value("auth", |args| &args.auth)?.unwrap_or_default();
-        let secret = self.text(|args| &args.jwt_secret_file);
-        let audience = self.not_empty("jwt-audience", |args| &args.jwt_audience)?;
-        let issuer = self.not_empty("jwt-issuer", |args| &args.jwt_issuer)?;
-        if mode == AuthMode::Jwt {
-            let (_, path) = secret.ok_or(ConfigError::Missing {
-                flag: "jwt-secret-file",
-                because: "--auth jwt, the default, needs it; for development there is --auth insecure-token",
-            })?;
-            let secret = Secret::read("jwt-secret-file", path, JWT_SECRET_BYTES)?;
-            return Ok(AuthSettings::Jwt(JwtSettings {
-                secret,
-                audience,
-                issuer,
-            }));
-        }
-        let given = [
-            ("jwt-secret-file", secret.is_some()),
-            ("jwt-audience", audience.is_some()),
-            ("jwt-issuer", issuer.is_some()),
-        ];
-        if let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) {
-            let problem = "has a meaning with --auth jwt only; leave it out, or leave --auth out";
-            return Err(ConfigError::Conflict { flag, problem });
-        }
-        Ok(if mode == AuthMode::Anonymous {
-            AuthSettings::Anonymous
-        } else {
-            AuthSettings::InsecureToken
-        })
-    }
-
-    fn not_empty(
+    pub(super) fn not_empty(
         &self,
         flag: &'static str,
         field: fn(&Args) -> &Option<Text>,

@@ -102,17 +102,23 @@ fn a_file_may_hold_every_setting() {
     let secret = secret.display();
     let file = format!(
         "listen: 127.0.0.1:1\napiListen: 127.0.0.1:2\nadminListen: 127.0.0.1:3\nbroker: redis://h:1/2\nauth: jwt\n\
-         jwtSecretFile: {secret}\njwtAudience: a\njwtIssuer: i\napiKeyFile: {secret}\nadminTokenFile: {secret}\n\
+         jwtSecretFile: {secret}\njwtAudience: a\njwtIssuer: i\njwksUrl: https://login.example/keys\njwtLeeway: 0\n\
+         roomsClaim: required\ntokenGrace: 3\nhandshakeTimeout: 2\napiKeyFile: {secret}\nadminTokenFile: {secret}\n\
          maxConnections: 9\ndrainWindow: 0\nserverId: 17\nrevision: abc\nlimits:\n  messageBytes: 1024\n\
          allowedOrigins: [https://a.example]\ntrustedHops: 2\nlogFormat: json\nlogFilter: warn\n"
     );
     let settings = load(&[], &[], Some(&file)).unwrap();
     assert_eq!(settings.server_id.as_str(), "17");
     assert_eq!(settings.drain_window.get(), 0);
-    assert!(
-        matches!(&settings.auth, AuthSettings::Jwt(jwt) if jwt.secret.matches(b"0123456789abcdef0123456789abcdef")
-        && jwt.audience.as_deref() == Some("a") && jwt.issuer.as_deref() == Some("i"))
+    assert_eq!(
+        (settings.token_grace.get(), settings.handshake_timeout.get()),
+        (3, 2)
     );
+    assert!(matches!(&settings.auth, AuthSettings::Jwt(jwt)
+        if jwt.secret.as_ref().is_some_and(|secret| secret.matches(b"0123456789abcdef0123456789abcdef"))
+        && jwt.jwks_url.as_ref().is_some_and(|url| url.url().as_str() == "https://login.example/keys")
+        && jwt.leeway.get() == 0 && jwt.rooms_claim == RoomsClaim::Required
+        && jwt.audience.as_deref() == Some("a") && jwt.issuer.as_deref() == Some("i")));
     assert!(matches!(&settings.broker, BrokerChoice::Redis(url) if url.expose() == "redis://h:1/2"));
     assert!(settings.allowed_origins.allow(Some("https://a.example")));
     assert!(!settings.allowed_origins.allow(Some("https://b.example")));
@@ -151,8 +157,16 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--limit=queueBytes=2048"], &["--limit", "queueBytes must not be less than messageBytes"]),
         (&["--limit=bytesPerSecond=1000"], &["--limit", "twice bytesPerSecond"]),
         (&["--jwt-issuer=me"], &["--jwt-issuer", "--auth jwt only"]),
+        (&["--jwks-url=https://h/k"], &["--jwks-url", "--auth jwt only"]),
+        (&["--auth=jwt", "--jwks-url=h/k"], &["--jwks-url", "such as https://login.example.com/"]),
+        (&["--auth=jwt", "--jwks-url=file:///k"], &["--jwks-url", "such as https://"]),
+        (&["--auth=jwt", "--jwks-url=https://a:b@h/k"], &["--jwks-url", "without user and password"]),
+        (&["--auth=jwt", "--jwks-url=https://h/k", "--jwt-leeway=1m"], &["--jwt-leeway", "from 0 to 600"]),
+        (&["--auth=jwt", "--jwks-url=https://h/k", "--rooms-claim=yes"], &["--rooms-claim", "optional or required"]),
+        (&["--token-grace=-1"], &["--token-grace", "from 0 to 86400"]),
+        (&["--handshake-timeout=0"], &["--handshake-timeout", "from 1 to 600"]),
         (&["--jwt-secret-file=/x"], &["--jwt-secret-file", "--auth jwt only"]),
-        (&["--jwt-audience="], &["--jwt-audience", "not empty"]),
+        (&["--auth=jwt", "--jwks-url=https://h/k", "--jwt-audience="], &["--jwt-audience", "not empty"]),
         (&["--api-key-file=/does/not/exist"], &["--api-key-file", "/does/not/exist", "No such file"]),
         (&["--listen=0.0.0.0:9090"], &["--admin-listen", "ports of their own"]),
         (&["--api-listen=127.0.0.1:8080"], &["--api-listen", "ports of their own"]),
@@ -220,7 +234,10 @@ fn a_wrong_file_says_what_it_may_hold() {
 
 #[test]
 fn jwt_needs_its_secret_and_the_secret_its_length() {
-    assert!(message(&[]).contains("--jwt-secret-file is missing: --auth jwt, the default, needs it"));
+    assert!(
+        message(&[])
+            .contains("--jwt-secret-file is missing: --auth jwt, the default, needs it or --jwks-url")
+    );
     let (_folder, short) = secret_file("short\n");
     let message = message(&["--jwt-secret-file", &short.display().to_string()]);
     assert!(message.contains("holds 5 bytes; give at least 32"), "{message}");

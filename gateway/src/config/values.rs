@@ -177,16 +177,28 @@ numbers! {
     MaxConnections(u32) = 20_000, in 1..=10_000_000, "a number from 1 to 10000000";
     /// Seconds over which a drain after SIGTERM spreads its closes; 0 closes all at once.
     DrainWindow(u32) = 60, in 0..=86_400, "seconds, a number from 0 to 86400";
+    /// Seconds by which clocks may be apart when `exp` and `nbf` are checked.
+    JwtLeeway(u16) = 5, in 0..=600, "seconds, a number from 0 to 600";
+    /// Seconds by which a connection outlives its token.
+    TokenGrace(u32) = 25, in 0..=86_400, "seconds, a number from 0 to 86400";
+    /// Seconds from accept to the end of the upgrade request.
+    HandshakeTimeout(u16) = 10, in 1..=600, "seconds, a number from 1 to 600";
     /// Proxies in front whose `X-Forwarded-For` is believed.
     TrustedHops(u8) = 0, in 0..=16, "a number from 0 to 16";
 }
 
-impl DrainWindow {
-    /// The window.
-    pub const fn duration(self) -> Duration {
-        Duration::from_secs(self.0 as u64)
-    }
+macro_rules! seconds {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// The time.
+            pub const fn duration(self) -> Duration {
+                Duration::from_secs(self.0 as u64)
+            }
+        }
+    )*};
 }
+
+seconds! { DrainWindow JwtLeeway TokenGrace HandshakeTimeout }
 
 /// Name of a gateway in messages and metrics: 1 to 253 bytes, printable, no white space.
 #[derive(Clone, Debug, PartialEq, Eq)]

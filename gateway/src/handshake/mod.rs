@@ -2,11 +2,14 @@
 //!
 //! A client without a valid token is upgraded all the same and closed at once with 4001, because browsers cannot read the status of a failed upgrade.
 
+mod answer;
+pub mod head;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
@@ -20,6 +23,9 @@ use crate::metrics::Rejection;
 use crate::protocol::{Codec, Format};
 use crate::session::ConnId;
 use crate::websocket::{VERSION, accept_key};
+
+use answer::come_back;
+pub use answer::{jittered, text};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -93,17 +99,6 @@ impl Refusal {
     }
 }
 
-/// A plain text answer.
-pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response
-}
-
 /// What the headers ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Offer {
@@ -158,18 +153,65 @@ fn read_offer(method: &Method, headers: &HeaderMap) -> Result<Offer, Refusal> {
     Ok(Offer { accept, subprotocol })
 }
 
+/// A response, and the client that was let in with it.
+pub type Answered = (Response<Full<Bytes>>, Option<Accepted>);
+
+/// An answer that is there, or what to await.
+pub enum Answer {
+    /// There.
+    Now(Answered),
+    /// Waits for the issuer's keys; can be dropped at any time.
+    Later(BoxFuture<'static, Answered>),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
 /// Answers an upgrade request. A client that is let in gets 101 and comes with what its session needs.
-pub fn accept(
-    gateway: &Arc<Gateway>,
-    peer: IpAddr,
-    request: &http::request::Parts,
-) -> (Response<Full<Bytes>>, Option<Accepted>) {
-    match admit(gateway, peer, request) {
-        Ok((offer, accepted)) => (switching(&offer), Some(accepted)),
+pub fn accept(gateway: &Arc<Gateway>, peer: IpAddr, request: &http::request::Parts) -> Answer {
+    let (offer, permit) = match admit(gateway, peer, request) {
+        Ok(admitted) => admitted,
         Err(no) => {
             gateway.env.metrics.rejected(no.reason());
-            (no.response(), None)
+            return Answer::Now((no.response(), None));
         }
+    };
+    let id = gateway.connections.next_id();
+    let credentials = Credentials::find(
+        texts(&request.headers, &header::AUTHORIZATION).next(),
+        texts(&request.headers, &header::SEC_WEBSOCKET_PROTOCOL),
+        request.uri.query(),
+    );
+    let name = id.text(&gateway.env.instance);
+    let identity = gateway
+        .authenticator
+        .authenticate(&credentials, &name, Clock::unix_seconds());
+    let response = switching(&offer);
+    let format = offer.subprotocol.unwrap_or_default().into();
+    let accepted = move |identity| Accepted {
+        identity,
+        id,
+        format,
+        permit,
+    };
+    match (identity, credentials.token(), gateway.authenticator.key_set()) {
+        (Err(AuthError::UnknownKey), Some(token), Some(_)) => {
+            let (gateway, token) = (Arc::clone(gateway), token.to_owned());
+            Answer::Later(Box::pin(async move {
+                let again = gateway
+                    .authenticator
+                    .authenticate_again(&token, Clock::unix_seconds());
+                let identity = again.await;
+                (response, Some(accepted(identity)))
+            }))
+        }
+        (identity, ..) => Answer::Now((response, Some(accepted(identity)))),
     }
 }
 
@@ -199,11 +241,16 @@ fn admit(
     gateway: &Arc<Gateway>,
     peer: IpAddr,
     request: &http::request::Parts,
-) -> Result<(Offer, Accepted), No> {
+) -> Result<(Offer, Permit), No> {
     let headers = &request.headers;
     let offer = read_offer(&request.method, headers).map_err(No::Wrong)?;
-    let origin = texts(headers, &header::ORIGIN).next();
-    if !gateway.settings.allowed_origins.allow(origin) {
+    // one that is no text is not on any list, rather than none
+    let mut origins = headers.get_all(header::ORIGIN).into_iter();
+    let listed = origins.all(|origin| {
+        let origin = origin.to_str().unwrap_or("\u{fffd}");
+        gateway.settings.allowed_origins.allow(Some(origin))
+    });
+    if !listed {
         return Err(No::Wrong(Refusal::Origin));
     }
     let hops = gateway.settings.trusted_hops.get();
@@ -214,24 +261,7 @@ fn admit(
     };
     let address = client_address(peer, forwarded, hops);
     let permit = Admission::admit(gateway, address).map_err(No::NotNow)?;
-    let id = gateway.connections.next_id();
-    let credentials = Credentials::find(
-        texts(headers, &header::AUTHORIZATION).next(),
-        texts(headers, &header::SEC_WEBSOCKET_PROTOCOL),
-        request.uri.query(),
-    );
-    let name = id.text(&gateway.env.instance);
-    let identity = gateway
-        .authenticator
-        .authenticate(&credentials, &name, Clock::unix_seconds());
-    let format = offer.subprotocol.unwrap_or_default().into();
-    let accepted = Accepted {
-        identity,
-        id,
-        format,
-        permit,
-    };
-    Ok((offer, accepted))
+    Ok((offer, permit))
 }
 
 fn switching(offer: &Offer) -> Response<Full<Bytes>> {
@@ -252,35 +282,10 @@ fn switching(offer: &Offer) -> Response<Full<Bytes>> {
     response
 }
 
-/// 429 for what one address did, else 503; `Retry-After` is jittered, so that those refused together do not come
-/// back together.
-fn come_back(reason: Rejection, at_least: Duration) -> Response<Full<Bytes>> {
-    let (status, words) = match reason {
-        Rejection::IpConnections => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many connections from this address",
-        ),
-        Rejection::IpRate => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many upgrades from this address",
-        ),
-        Rejection::Capacity => (StatusCode::SERVICE_UNAVAILABLE, "this gateway is full"),
-        Rejection::HandshakeRate => (StatusCode::SERVICE_UNAVAILABLE, "too many upgrades at the moment"),
-        _ => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this gateway is draining; connect again to reach another",
-        ),
-    };
-    let mut response = text(status, words);
-    let seconds = at_least.as_secs().max(1) + rand::random_range(0..5);
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -22,6 +22,8 @@ pub use slow::SlowCounters;
 pub enum Rejection {
     /// Not a valid upgrade request.
     BadRequest,
+    /// No whole request within `--handshake-timeout`.
+    HandshakeTimeout,
     /// The origin is not on the list.
     Origin,
     /// Cordoned or draining.
@@ -38,14 +40,17 @@ pub enum Rejection {
     UserConnections,
     /// No valid token.
     Unauthorized,
+    /// The token's key could not be looked up.
+    KeysUnavailable,
     /// The broker could not be reached.
     Broker,
 }
 
 impl Rejection {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::BadRequest,
+        Self::HandshakeTimeout,
         Self::Origin,
         Self::Draining,
         Self::Capacity,
@@ -54,6 +59,7 @@ impl Rejection {
         Self::IpRate,
         Self::UserConnections,
         Self::Unauthorized,
+        Self::KeysUnavailable,
         Self::Broker,
     ];
 
@@ -61,6 +67,7 @@ impl Rejection {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::HandshakeTimeout => "handshake_timeout",
             Self::Origin => "origin",
             Self::Draining => "draining",
             Self::Capacity => "capacity",
@@ -69,6 +76,7 @@ impl Rejection {
             Self::IpRate => "ip_rate",
             Self::UserConnections => "user_connections",
             Self::Unauthorized => "unauthorized",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::Broker => "broker",
         }
     }

@@ -73,6 +73,13 @@ pub enum ClientMessage<'a> {
         /// Idempotency key of the sender.
         msg_id: Option<RequestId<'a>>,
     },
+    /// Goes on with another token of the same user.
+    Refresh {
+        /// The token.
+        token: Cow<'a, str>,
+        /// Echoed in the answer.
+        id: Option<RequestId<'a>>,
+    },
     /// Wants a `pong`.
     Ping,
 }
@@ -88,6 +95,8 @@ pub enum MessageKind {
     RoomMessage,
     /// `direct_message`
     DirectMessage,
+    /// `refresh`
+    Refresh,
     /// `ping`
     Ping,
     /// A type that is not known, or a message that is not valid.
@@ -96,11 +105,12 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind, in the order of [`MessageKind::index`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Join,
         Self::Leave,
         Self::RoomMessage,
         Self::DirectMessage,
+        Self::Refresh,
         Self::Ping,
         Self::Invalid,
     ];
@@ -112,6 +122,7 @@ impl MessageKind {
             Self::Leave => "leave",
             Self::RoomMessage => "room_message",
             Self::DirectMessage => "direct_message",
+            Self::Refresh => "refresh",
             Self::Ping => "ping",
             Self::Invalid => "invalid",
         }
@@ -200,6 +211,7 @@ impl<'a> ClientMessage<'a> {
             Self::Leave { .. } => MessageKind::Leave,
             Self::RoomMessage { .. } => MessageKind::RoomMessage,
             Self::DirectMessage { .. } => MessageKind::DirectMessage,
+            Self::Refresh { .. } => MessageKind::Refresh,
             Self::Ping => MessageKind::Ping,
         }
     }
@@ -212,6 +224,7 @@ struct Fields<'a> {
     room: Option<&'a RawValue>,
     payload: Option<&'a RawValue>,
     target_user_id: Option<&'a RawValue>,
+    token: Option<&'a RawValue>,
     id: Option<&'a RawValue>,
     msg_id: Option<&'a RawValue>,
 }
@@ -257,6 +270,10 @@ impl<'a> Fields<'a> {
                 id: request_id("id", self.id)?,
                 msg_id: request_id("msgId", self.msg_id)?,
             },
+            "refresh" => ClientMessage::Refresh {
+                token: self.token()?,
+                id,
+            },
             "ping" => ClientMessage::Ping,
             _ => return Err(ParseError::UnknownType),
         })
@@ -271,6 +288,11 @@ impl<'a> Fields<'a> {
         } else {
             Err(ParseError::RoomNameTooLong(limit.as_setting()))
         }
+    }
+
+    fn token(&self) -> Result<Cow<'a, str>, ParseError> {
+        let raw = self.token.ok_or(ParseError::MissingField("token"))?;
+        text_of(raw).ok_or(ParseError::InvalidField("token", "a text"))
     }
 
     fn target_user_id(&self) -> Result<Cow<'a, str>, ParseError> {
@@ -325,6 +347,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Key::Room => &mut fields.room,
                 Key::Payload => &mut fields.payload,
                 Key::TargetUserId => &mut fields.target_user_id,
+                Key::Token => &mut fields.token,
                 Key::Id => &mut fields.id,
                 Key::MsgId => &mut fields.msg_id,
                 Key::Other => {
@@ -350,6 +373,8 @@ enum Key {
     Payload,
     #[serde(rename = "targetUserId")]
     TargetUserId,
+    #[serde(rename = "token")]
+    Token,
     #[serde(rename = "id")]
     Id,
     #[serde(rename = "msgId")]

@@ -167,6 +167,8 @@ close_reasons! {
     TooBig: "too_big", TOO_BIG, "message too big";
     /// No valid token.
     Unauthorized: "unauthorized", UNAUTHORIZED, "Unauthorized";
+    /// The token's key is not known, and the issuer's keys cannot be had at the moment.
+    KeysUnavailable: "keys_unavailable", TRY_AGAIN_LATER, "cannot verify tokens at the moment";
     /// Not allowed.
     Forbidden: "forbidden", FORBIDDEN, "Forbidden";
     /// The gateway has no room for more connections.

@@ -55,6 +55,12 @@ error_codes! {
     TooManyRooms: "too_many_rooms", permanent, "Too many rooms on this connection";
     /// Only members can send to a room.
     NotInRoom: "not_in_room", permanent, "Join the room first";
+    /// The token does not grant this room.
+    Forbidden: "forbidden", permanent, "The token does not allow this";
+    /// The token of a `refresh` is not accepted; the connection stays until its own token ends.
+    InvalidToken: "invalid_token", permanent, "The token is not accepted";
+    /// The token of a `refresh` is signed with a key that is being looked up.
+    KeysUnavailable: "keys_unavailable", temporary, "The token cannot be verified at the moment; try again later";
     /// More than `messagesPerSecond`; the message was dropped.
     MessageRateExceeded: "message_rate_exceeded", temporary, "Too many messages; this one was dropped";
     /// More than `bytesPerSecond`; the message was dropped.

@@ -107,6 +107,14 @@ pub enum ServerMessage<'a> {
     },
     /// Answer to `ping`.
     Pong {},
+    /// Answer to `refresh`: the connection goes on with the new token.
+    Refreshed {
+        /// When that ends; `null` when it does not.
+        expires_at: Option<u64>,
+        /// The `id` of the message, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+    },
     /// The gateway will close this connection; reconnect after `reconnect_delay`.
     ServerShutdown {
         /// Why.

@@ -27,7 +27,7 @@ use crate::websocket;
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What this gateway can do beyond the reference articles' protocol.
-const FEATURES: &[&str] = &["ack", "gap", "offsets", "user_left"];
+const FEATURES: &[&str] = &["ack", "gap", "offsets", "refresh", "user_left"];
 
 /// The messages of frames, one by one.
 type Each<'e> = &'e dyn Fn() -> Vec<Lossy>;
@@ -41,8 +41,8 @@ pub struct Conn {
     pub user: Arc<str>,
     /// When the upgrade was done.
     pub connected: Tick,
-    /// When its token expires.
-    pub expires: Tick,
+    /// When it is closed unless its token is renewed.
+    pub(super) expires: AtomicU32,
     /// The form of what is sent to it.
     pub format: Format,
     pub(super) socket: TcpStream,
@@ -84,7 +84,7 @@ impl Conn {
             id,
             user,
             connected: now,
-            expires,
+            expires: AtomicU32::new(expires.to_bits()),
             format,
             socket,
             env,
@@ -348,6 +348,11 @@ impl Conn {
     /// The last message in either direction.
     pub fn last_message(&self) -> Tick {
         Tick::from_bits(self.last_message.load(Relaxed))
+    }
+
+    /// Another token: it is closed at this time now.
+    pub(super) fn renew(&self, expires: Tick) {
+        self.expires.store(expires.to_bits(), Relaxed);
     }
 
     pub(super) fn touch(&self, now: Tick, message: bool) {

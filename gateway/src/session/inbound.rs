@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::sweep::pong_latency;
-use super::{Conn, Joining, Session, Step};
+use super::{Conn, Joining, Session, Step, end_of};
 use crate::admission::moment;
+use crate::auth::{AuthError, Grants};
 use crate::broker::{BrokerError, Event, Publish, Reply, StreamKey};
 use crate::clock::Clock;
 use crate::limits::Verdict;
@@ -207,6 +208,9 @@ impl Session {
                 id,
                 msg_id: _,
             } => match self.find(&room) {
+                Some(_) if !self.may(|grants| grants.may_publish(&room)) => {
+                    turn.error(ErrorCode::Forbidden, id);
+                }
                 Some(room) => {
                     let event = Event::RoomMessage {
                         user_id: Arc::clone(&self.conn.user),
@@ -231,9 +235,46 @@ impl Session {
                 };
                 self.publish(StreamKey::User(target_user_id.into()), event, id, turn);
             }
+            ClientMessage::Refresh { token, id } => self.refresh(&token, id, turn),
             ClientMessage::Ping => turn.reply(&ServerMessage::Pong {}),
         }
         None
+    }
+
+    /// Goes on with another token; rooms that it does not open are left.
+    fn refresh(&mut self, token: &str, id: Option<RequestId<'_>>, turn: &mut Turn) {
+        let id = id.map(RequestId::raw);
+        let gateway = self.gateway();
+        let now = Clock::unix_seconds();
+        let identity = match gateway.authenticator.renew(&self.conn.user, token, now) {
+            Ok(identity) => identity,
+            Err(error) => {
+                let code = match error {
+                    AuthError::KeysUnavailable => ErrorCode::KeysUnavailable,
+                    _ => ErrorCode::InvalidToken,
+                };
+                return turn.reply(&ServerMessage::error_because(code, &error.to_string(), id));
+            }
+        };
+        self.conn.renew(end_of(identity.expires_at, gateway));
+        self.grants = identity.grants;
+        turn.reply(&ServerMessage::Refreshed {
+            expires_at: identity.expires_at.map(|at| at.saturating_mul(1_000)),
+            id,
+        });
+        let names = self.rooms.iter().filter_map(|room| room.name().cloned());
+        let closed: Vec<_> = names
+            .filter(|room| !self.may(|grants| grants.may_join(room)))
+            .collect();
+        for room in closed {
+            self.flush(turn);
+            self.leave(&room);
+            turn.reply(&ServerMessage::Left { room: &room });
+        }
+    }
+
+    fn may(&self, granted: impl FnOnce(&Grants) -> bool) -> bool {
+        self.grants.as_deref().is_none_or(granted)
     }
 
     fn publish(&self, stream: StreamKey, event: Event, id: Option<RequestId<'_>>, turn: &mut Turn) {
@@ -252,6 +293,10 @@ impl Session {
     }
 
     fn join(&mut self, name: Cow<'_, str>, id: Option<RequestId<'_>>, turn: &mut Turn) -> Option<Step> {
+        if !self.may(|grants| grants.may_join(&name)) {
+            turn.error(ErrorCode::Forbidden, id);
+            return None;
+        }
         let known = self.find(&name).is_some();
         if !known
             && !self
@@ -328,7 +373,8 @@ fn id_of<'a>(parsed: &Result<ClientMessage<'a>, Rejected<'a>>) -> Option<Request
             ClientMessage::Join { id, .. }
             | ClientMessage::Leave { id, .. }
             | ClientMessage::RoomMessage { id, .. }
-            | ClientMessage::DirectMessage { id, .. } => *id,
+            | ClientMessage::DirectMessage { id, .. }
+            | ClientMessage::Refresh { id, .. } => *id,
             ClientMessage::Ping => None,
         },
         Err(rejected) => rejected.id,

@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
 use crate::admission::{Permit, moment};
-use crate::auth::{AuthError, Identity};
+use crate::auth::{AuthError, Grants, Identity};
 use crate::broker::StreamKey;
 use crate::clock::{Clock, Tick};
 use crate::gateway::Gateway;
@@ -79,6 +79,8 @@ struct Session {
     limiter: InboundLimiter,
     /// The user's personal stream, then rooms.
     rooms: SmallVec<[Arc<Room>; 2]>,
+    /// What its token says about rooms.
+    grants: Option<Arc<Grants>>,
     /// In the table of connections.
     slot: u32,
     /// The client broke the protocol: what it sends is read and thrown away until it hangs up.
@@ -168,11 +170,12 @@ impl Session {
         let gateway = permit.gateway();
         let env = &gateway.env;
         let now = env.clock.tick();
-        let refused = identity.is_err();
-        let (user, expires_at) = identity.map_or((Arc::from(""), None), |who| (who.user_id, who.expires_at));
-        let expires = expires_at.map_or(Tick::NEVER, |at| {
-            now.after(Duration::from_secs(at.saturating_sub(Clock::unix_seconds())))
-        });
+        let refused = identity.as_ref().err().copied();
+        let (user, expires_at, grants) = identity.map_or_else(
+            |_| (Arc::from(""), None, None),
+            |who| (who.user_id, who.expires_at, who.grants),
+        );
+        let expires = end_of(expires_at, gateway);
         let first_ping = now.after(PING_INTERVAL.mul_f64(rand::random()));
         let conn = Arc::new(Conn::new(
             id,
@@ -186,9 +189,12 @@ impl Session {
         let place = gateway.connections.insert(Arc::clone(&conn));
         env.metrics.connections.inc();
         env.metrics.active.inc();
-        if refused {
-            env.metrics.rejected(Rejection::Unauthorized);
-            conn.close(CloseReason::Unauthorized);
+        if let Some(error) = refused {
+            env.metrics.rejected(match error {
+                AuthError::KeysUnavailable => Rejection::KeysUnavailable,
+                _ => Rejection::Unauthorized,
+            });
+            conn.close(error.close_reason());
         }
         Self {
             limiter: InboundLimiter::new(&gateway.inbound_rates, moment(&env.clock)),
@@ -197,6 +203,7 @@ impl Session {
             decoder: Decoder::default(),
             partial: read.into(),
             rooms: SmallVec::new(),
+            grants,
             slot: place.slot(),
             deaf: false,
         }
@@ -308,6 +315,15 @@ impl Session {
         // last: who sees no connection left finds all of them counted
         gateway.connections.remove(Place::new(conn.id, *slot));
     }
+}
+
+/// When a connection is closed whose token ends at `expires_at` (seconds since 1970-01-01 UTC).
+fn end_of(expires_at: Option<u64>, gateway: &Gateway) -> Tick {
+    expires_at.map_or(Tick::NEVER, |at| {
+        let left = Duration::from_secs(at.saturating_sub(Clock::unix_seconds()));
+        let grace = gateway.settings.token_grace.duration();
+        gateway.env.clock.tick().after(left.saturating_add(grace))
+    })
 }
 
 fn after_error(error: &io::Error) -> Step {

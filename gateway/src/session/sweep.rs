@@ -71,7 +71,7 @@ impl Conn {
         Times {
             closing: self.closed().is_some(),
             close_deadline: Tick::from_bits(self.close_deadline.load(Relaxed)),
-            expires: self.expires,
+            expires: Tick::from_bits(self.expires.load(Relaxed)),
             last_inbound: Tick::from_bits(self.last_inbound.load(Relaxed)),
             ping_due: Tick::from_bits(self.ping_due.load(Relaxed)),
             ping_sent: (sent != 0).then(|| Tick::from_bits(sent)),

@@ -241,11 +241,8 @@ pub fn asks_prometheus(cluster: &WebSocketCluster) -> bool {
 /// Every Secret key that the specification names, with the path of the field.
 fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &SecretKeyRef)> {
     let spec = &cluster.spec;
-    let jwt = spec
-        .auth
-        .jwt
-        .as_ref()
-        .map(|jwt| ("spec.auth.jwt.secretRef", &jwt.secret_ref));
+    let jwt = spec.auth.jwt.as_ref().and_then(|jwt| jwt.secret_ref.as_ref());
+    let jwt = jwt.map(|reference| ("spec.auth.jwt.secretRef", reference));
     let redis = spec
         .broker
         .redis

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use wsfleet_crds::labels;
-use wsfleet_crds::v1alpha1::{API_PORT, AuthSpec, BrokerSpec, WebSocketCluster};
+use wsfleet_crds::v1alpha1::{API_PORT, AuthSpec, BrokerSpec, GatewaySpec, RoomsClaim, WebSocketCluster};
 
 use super::secret::admin_token_ref;
 
@@ -18,13 +18,9 @@ pub(crate) fn base(cluster: &WebSocketCluster, image: &str) -> Value {
     let admin = admin_token_ref(cluster);
     let mut volumes = vec![secret_volume("admin-token", &admin.name, &admin.key, "token")];
     let mut mounts = vec![mount("admin-token", "/etc/wsfleet/admin")];
-    if let Some(jwt) = &cluster.spec.auth.jwt {
-        volumes.push(secret_volume(
-            "jwt-secret",
-            &jwt.secret_ref.name,
-            &jwt.secret_ref.key,
-            "secret",
-        ));
+    let jwt = cluster.spec.auth.jwt.as_ref();
+    if let Some(secret) = jwt.and_then(|jwt| jwt.secret_ref.as_ref()) {
+        volumes.push(secret_volume("jwt-secret", &secret.name, &secret.key, "secret"));
         mounts.push(mount("jwt-secret", "/etc/wsfleet/jwt"));
     }
     json!({
@@ -93,6 +89,7 @@ fn environment(cluster: &WebSocketCluster) -> Vec<Value> {
         broker(&cluster.spec.broker),
     ];
     environment.extend(auth(&cluster.spec.auth));
+    environment.extend(admission(gateway));
     environment
 }
 
@@ -117,17 +114,53 @@ fn auth(auth: &AuthSpec) -> Vec<Value> {
         };
         return vec![variable("WSFLEET_AUTH", kind)];
     };
-    let mut settings = vec![
-        variable("WSFLEET_AUTH", "jwt"),
-        variable("WSFLEET_JWT_SECRET_FILE", "/etc/wsfleet/jwt/secret"),
+    let rooms = jwt.rooms_claim.map(|claim| match claim {
+        RoomsClaim::Optional => "optional".to_owned(),
+        RoomsClaim::Required => "required".to_owned(),
+    });
+    let secret = jwt
+        .secret_ref
+        .as_ref()
+        .map(|_| "/etc/wsfleet/jwt/secret".to_owned());
+    let settings = [
+        ("WSFLEET_JWT_SECRET_FILE", secret),
+        ("WSFLEET_JWKS_URL", jwt.jwks_url.clone()),
+        ("WSFLEET_JWT_AUDIENCE", jwt.audience.clone()),
+        ("WSFLEET_JWT_ISSUER", jwt.issuer.clone()),
+        ("WSFLEET_ROOMS_CLAIM", rooms),
+        (
+            "WSFLEET_TOKEN_GRACE",
+            jwt.token_grace_seconds.map(|seconds| seconds.to_string()),
+        ),
     ];
-    settings.extend(
-        jwt.audience
-            .iter()
-            .map(|text| variable("WSFLEET_JWT_AUDIENCE", text)),
-    );
-    settings.extend(jwt.issuer.iter().map(|text| variable("WSFLEET_JWT_ISSUER", text)));
+    std::iter::once(variable("WSFLEET_AUTH", "jwt"))
+        .chain(given(settings))
+        .collect()
+}
+
+/// Who may connect, and from where.
+fn admission(gateway: &GatewaySpec) -> impl Iterator<Item = Value> {
+    let origins = (!gateway.allowed_origins.is_empty()).then(|| gateway.allowed_origins.join(","));
+    given([
+        ("WSFLEET_ALLOWED_ORIGIN", origins),
+        (
+            "WSFLEET_TRUSTED_HOPS",
+            gateway.trusted_hops.map(|hops| hops.to_string()),
+        ),
+        (
+            "WSFLEET_HANDSHAKE_TIMEOUT",
+            gateway
+                .handshake_timeout_seconds
+                .map(|seconds| seconds.to_string()),
+        ),
+    ])
+}
+
+/// Variables of the settings that are set; the gateway has a default for the others.
+fn given<const N: usize>(settings: [(&'static str, Option<String>); N]) -> impl Iterator<Item = Value> {
     settings
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| variable(name, &value)))
 }
 
 fn limits(cluster: &WebSocketCluster) -> Vec<String> {
@@ -159,4 +192,70 @@ fn probe(path: &str, period: u32, failures: u32) -> Value {
         "httpGet": {"path": path, "port": "admin"},
         "periodSeconds": period, "timeoutSeconds": 2, "failureThreshold": failures,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment_of(spec: Value) -> Vec<(String, String)> {
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+        let base = base(&cluster, "image");
+        let variables = base["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        variables
+            .iter()
+            .map(|variable| (text(&variable["name"]), text(&variable["value"])))
+            .collect()
+    }
+
+    #[test]
+    fn what_the_resource_says_about_tokens_and_origins_reaches_the_gateway() {
+        let variables = environment_of(json!({
+            "gateway": {
+                "allowedOrigins": ["https://a.example", "https://b.example:8443"], "trustedHops": 2,
+                "handshakeTimeoutSeconds": 5,
+            },
+            "auth": {"jwt": {
+                "jwksUrl": "https://login.example/keys", "audience": "chat", "issuer": "login",
+                "roomsClaim": "Required", "tokenGraceSeconds": 0,
+            }},
+        }));
+        for (name, value) in [
+            ("WSFLEET_AUTH", "jwt"),
+            ("WSFLEET_JWKS_URL", "https://login.example/keys"),
+            ("WSFLEET_JWT_AUDIENCE", "chat"),
+            ("WSFLEET_JWT_ISSUER", "login"),
+            ("WSFLEET_ROOMS_CLAIM", "required"),
+            ("WSFLEET_TOKEN_GRACE", "0"),
+            (
+                "WSFLEET_ALLOWED_ORIGIN",
+                "https://a.example,https://b.example:8443",
+            ),
+            ("WSFLEET_TRUSTED_HOPS", "2"),
+            ("WSFLEET_HANDSHAKE_TIMEOUT", "5"),
+        ] {
+            assert!(
+                variables.contains(&(name.to_owned(), value.to_owned())),
+                "{name}: {variables:?}"
+            );
+        }
+        assert!(
+            !variables
+                .iter()
+                .any(|(name, _)| name == "WSFLEET_JWT_SECRET_FILE")
+        );
+    }
+
+    #[test]
+    fn what_the_resource_does_not_say_is_left_to_the_gateway() {
+        let secret = json!({"secretRef": {"name": "chat-jwt", "key": "secret"}});
+        let variables = environment_of(json!({"auth": {"jwt": secret}}));
+        let named = |part: &str| variables.iter().filter(|(name, _)| name.contains(part)).count();
+        assert_eq!(named("JWT"), 1, "the secret's file");
+        assert_eq!(
+            named("JWKS") + named("ORIGIN") + named("HOPS") + named("ROOMS") + named("TIMEOUT"),
+            0
+        );
+    }
 }

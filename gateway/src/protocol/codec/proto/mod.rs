@@ -56,6 +56,7 @@ kinds! {
     Gap { room, from, to, epoch }
     ServerShutdown { reason, reconnect_delay, deadline, resume }
     Error { error, code, temporary, id = optional_text }
+    Refreshed { expires_at, id = optional_text }
 }
 
 fn json(value: &RawValue) -> String {

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 /// What a client sends. As JSON it is what a client with the JSON codec would have sent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ClientMessage {
-    #[prost(oneof = "client_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "client_message::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub(super) message: Option<client_message::Message>,
 }
 
@@ -33,6 +33,8 @@ pub(super) mod client_message {
         DirectMessage(DirectMessage),
         #[prost(message, tag = "5")]
         Ping(Ping),
+        #[prost(message, tag = "6")]
+        Refresh(Refresh),
     }
 
     // A text that was not set is an empty one: leaving it out here makes it a missing field.
@@ -95,6 +97,16 @@ pub(super) mod client_message {
 
     #[derive(Clone, PartialEq, prost::Message, Serialize)]
     pub(in super::super) struct Ping {}
+
+    #[derive(Clone, PartialEq, prost::Message, Serialize)]
+    pub(in super::super) struct Refresh {
+        #[prost(string, tag = "1")]
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub(in super::super) token: String,
+        #[prost(string, optional, tag = "2")]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub(in super::super) id: Option<String>,
+    }
 }
 
 /// What the gateway sends.
@@ -102,7 +114,7 @@ pub(super) mod client_message {
 pub(super) struct ServerMessage {
     #[prost(
         oneof = "server_message::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
     )]
     pub(super) message: Option<server_message::Message>,
 }
@@ -135,6 +147,8 @@ pub(super) mod server_message {
         Error(Error),
         #[prost(message, tag = "12")]
         Gap(Gap),
+        #[prost(message, tag = "13")]
+        Refreshed(Refreshed),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -269,6 +283,7 @@ pub(super) mod server_message {
         #[prost(string, optional, tag = "4")]
         pub(in super::super) id: Option<String>,
     }
+
     #[derive(Clone, PartialEq, prost::Message)]
     pub(in super::super) struct Gap {
         #[prost(string, tag = "1")]
@@ -279,5 +294,13 @@ pub(super) mod server_message {
         pub(in super::super) to: u64,
         #[prost(string, tag = "4")]
         pub(in super::super) epoch: String,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in super::super) struct Refreshed {
+        #[prost(uint64, optional, tag = "1")]
+        pub(in super::super) expires_at: Option<u64>,
+        #[prost(string, optional, tag = "2")]
+        pub(in super::super) id: Option<String>,
     }
 }

@@ -1,0 +1,198 @@
+//! The request's head, before anything is done about it.
+//!
+//! A client that sends its request slowly, or never, costs a socket and the bytes that came, and none of the places that
+//! handshakes are done in (`handshakeConcurrency`): those of others do not wait for it. Only a whole head is given to
+//! hyper, together with the socket ([`Rewound`]).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes of a request's head, at most.
+pub const HEAD_BYTES: usize = 16 << 10;
+/// Most heads are smaller.
+const USUAL_BYTES: usize = 1 << 10;
+
+/// Why there is no request.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// The client went away; there is nobody to tell.
+    #[error("the connection ended before the request did")]
+    Ended,
+    /// More than [`HEAD_BYTES`]: answered with 431.
+    #[error("the request's head is larger than {HEAD_BYTES} bytes")]
+    TooLarge,
+}
+
+impl From<io::Error> for HeadError {
+    fn from(_: io::Error) -> Self {
+        Self::Ended
+    }
+}
+
+/// Reads until the empty line that ends the head (RFC 9112 §2.1), and what came with it. Not cancel-safe: what was read
+/// is lost with the connection.
+pub async fn read(socket: &TcpStream) -> Result<Vec<u8>, HeadError> {
+    let mut head = Vec::new();
+    loop {
+        // no buffer before there is something to read
+        socket.readable().await?;
+        head.reserve(USUAL_BYTES);
+        let old = head.len();
+        match socket.try_read_buf(&mut head) {
+            Ok(0) => return Err(HeadError::Ended),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let end = end_of_head(&head, old);
+        if end.unwrap_or(head.len()) > HEAD_BYTES {
+            return Err(HeadError::TooLarge);
+        }
+        if end.is_some() {
+            return Ok(head);
+        }
+    }
+}
+
+/// Where the head ends; nothing before `seen` ended it. A bare line feed ends a line, too (RFC 9112 §2.2).
+fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
+    let start = seen.saturating_sub(3);
+    let rest = &bytes[start..];
+    (0..rest.len()).find_map(|at| {
+        let after = &rest[at..];
+        let length = if after.starts_with(b"\n\r\n") {
+            3
+        } else if after.starts_with(b"\n\n") {
+            2
+        } else {
+            return None;
+        };
+        Some(start + at + length)
+    })
+}
+
+/// A socket of which some was read already.
+#[derive(Debug)]
+pub struct Rewound {
+    read: Bytes,
+    socket: TcpStream,
+}
+
+impl Rewound {
+    /// As if `read` were still to come.
+    pub fn new(read: Vec<u8>, socket: TcpStream) -> Self {
+        Self {
+            read: read.into(),
+            socket,
+        }
+    }
+
+    /// The socket, and what was not read again.
+    pub fn into_parts(self) -> (Bytes, TcpStream) {
+        (self.read, self.socket)
+    }
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        }
+        let length = self.read.len().min(buf.remaining());
+        buf.put_slice(&self.read[..length]);
+        self.read.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn the_head_ends_at_the_first_empty_line_however_it_is_written() {
+        let table: [(&[u8], Option<usize>); 6] = [
+            (b"GET / HTTP/1.1\r\n\r\nrest", Some(18)),
+            (b"GET / HTTP/1.1\n\nrest", Some(16)),
+            (b"GET / HTTP/1.1\r\nA: b\n\r\n", Some(23)),
+            (b"GET / HTTP/1.1\r\nA: b\r\n", None),
+            (b"\r\r\r\n", None),
+            (b"", None),
+        ];
+        for (bytes, expected) in table {
+            assert_eq!(end_of_head(bytes, 0), expected, "{}", bytes.escape_ascii());
+        }
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused_and_one_that_is_cut_off_is_none() {
+        let (mut client, server) = pair().await;
+        tokio::spawn(async move { client.write_all(&vec![b'a'; HEAD_BYTES + 1]).await });
+        assert!(matches!(read(&server).await, Err(HeadError::TooLarge)));
+        let (mut client, server) = pair().await;
+        client.write_all(b"GET /ws HTTP/1.1\r\n").await.unwrap();
+        drop(client);
+        assert!(matches!(read(&server).await, Err(HeadError::Ended)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_is_found_wherever_the_reads_are_cut(
+            bytes in "[ab\r\n]{0,30}", cuts in proptest::collection::btree_set(0..30_usize, 0..6),
+        ) {
+            let bytes = bytes.as_bytes();
+            let whole = end_of_head(bytes, 0);
+            let (mut seen, mut found) = (0, None);
+            for cut in cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([bytes.len()]) {
+                found = found.or_else(|| end_of_head(&bytes[..cut], seen));
+                seen = cut;
+            }
+            prop_assert_eq!(found, whole);
+        }
+    }
+}

@@ -29,7 +29,7 @@ use crate::gateway::Gateway;
 use crate::handshake::head::{self, HEAD_BYTES, HeadError, Rewound};
 use crate::handshake::{self, Accepted, Answer};
 use crate::metrics::Rejection;
-use crate::session::{self, Upgraded};
+use crate::session::Upgraded;
 
 /// Connections that may wait to be accepted: a reconnect storm must not meet refused connections.
 const BACKLOG: u32 = 4_096;
@@ -53,8 +53,15 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until `stop`.
-pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: CancellationToken) {
+/// Accepts until `stop`; `session` serves each connection that was upgraded.
+pub async fn serve<F>(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    stop: CancellationToken,
+    session: impl Fn(Upgraded) -> F + Copy + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let concurrency = gateway.settings.limits.handshake_concurrency.get();
     let handshakes = concurrency.map_or(CONCURRENCY_CEILING, |limit| limit as usize);
     let places = Arc::new(Semaphore::new(handshakes * WAITING_PER_HANDSHAKE));
@@ -76,7 +83,9 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Cancellat
                 let handshakes = Arc::clone(&handshakes);
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = request(socket, peer, gateway, &handshakes) => {}
+                        upgraded = request(socket, peer, gateway, &handshakes) => if let Some(upgraded) = upgraded {
+                            tokio::spawn(session(upgraded));
+                        },
                         () = stop.cancelled() => {}
                     }
                     drop(place);
@@ -93,12 +102,16 @@ pub async fn serve(listener: TcpListener, gateway: Arc<Gateway>, stop: Cancellat
     }
 }
 
-/// Waits for a request and for a place among the handshakes, and serves it; or says why not.
-async fn request(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>, handshakes: &Semaphore) {
+/// Waits for a request and for a place among the handshakes, and serves it, or says why not; gives the connection when it
+/// was upgraded.
+async fn request(
+    socket: TcpStream,
+    peer: SocketAddr,
+    gateway: Arc<Gateway>,
+    handshakes: &Semaphore,
+) -> Option<Upgraded> {
     // small messages must not wait for acknowledgements
-    if socket.set_nodelay(true).is_err() {
-        return;
-    }
+    socket.set_nodelay(true).ok()?;
     let started = Instant::now();
     let deadline = (started + gateway.settings.handshake_timeout.duration()).into();
     let refuse = |answer: &str, reason| {
@@ -110,22 +123,32 @@ async fn request(socket: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>, han
     };
     let head = match timeout_at(deadline, head::read(&socket)).await {
         Ok(Ok(head)) => head,
-        Ok(Err(HeadError::Ended)) => return,
+        Ok(Err(HeadError::Ended)) => return None,
         Ok(Err(HeadError::TooLarge)) => {
-            return refuse("431 Request Header Fields Too Large", Rejection::BadRequest);
+            refuse("431 Request Header Fields Too Large", Rejection::BadRequest);
+            return None;
         }
-        Err(_) => return refuse("408 Request Timeout", Rejection::HandshakeTimeout),
+        Err(_) => {
+            refuse("408 Request Timeout", Rejection::HandshakeTimeout);
+            return None;
+        }
     };
     let Ok(Ok(_place)) = timeout_at(deadline, handshakes.acquire()).await else {
         let wait = handshake::jittered(Duration::from_secs(1));
         let answer = format!("503 Service Unavailable\r\nretry-after: {wait}");
-        return refuse(&answer, Rejection::HandshakeRate);
+        refuse(&answer, Rejection::HandshakeRate);
+        return None;
     };
-    handshake(Rewound::new(head, socket), peer, gateway, started).await;
+    handshake(Rewound::new(head, socket), peer, gateway, started).await
 }
 
-/// Serves one request; when it is an upgrade, starts the session.
-async fn handshake(socket: Rewound, peer: SocketAddr, gateway: Arc<Gateway>, started: Instant) {
+/// Serves one request; gives the connection when it was an upgrade.
+async fn handshake(
+    socket: Rewound,
+    peer: SocketAddr,
+    gateway: Arc<Gateway>,
+    started: Instant,
+) -> Option<Upgraded> {
     let deadline = gateway.settings.handshake_timeout.duration();
     let service = Endpoint {
         gateway,
@@ -137,21 +160,16 @@ async fn handshake(socket: Rewound, peer: SocketAddr, gateway: Arc<Gateway>, sta
         .header_read_timeout(deadline)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(socket), service);
-    let Ok(parts) = connection.without_shutdown().await else {
-        return;
-    };
+    let parts = connection.without_shutdown().await.ok()?;
     let Endpoint {
         gateway, accepted, ..
     } = parts.service;
-    let Some(Accepted {
+    let Accepted {
         identity,
         id,
         format,
         permit,
-    }) = accepted.lock().take()
-    else {
-        return;
-    };
+    } = accepted.lock().take()?;
     // hyper reads as much as its buffer has room for, so the first of these is empty unless its buffer was full
     let (unread, socket) = parts.io.into_inner().into_parts();
     gateway
@@ -159,15 +177,14 @@ async fn handshake(socket: Rewound, peer: SocketAddr, gateway: Arc<Gateway>, sta
         .metrics
         .upgrade
         .observe(started.elapsed().as_secs_f64());
-    let upgraded = Upgraded {
+    Some(Upgraded {
         socket,
         read: [parts.read_buf, unread].concat().into(),
         identity,
         id,
         format,
         permit,
-    };
-    tokio::spawn(session::serve(upgraded));
+    })
 }
 
 /// One request a connection: slots of the handshake are not for keeping.

@@ -92,7 +92,12 @@ pub async fn run(
     );
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(listener::serve(clients, Arc::clone(&gateway), stop.clone()));
+    tasks.spawn(listener::serve(
+        clients,
+        Arc::clone(&gateway),
+        stop.clone(),
+        session::serve,
+    ));
     tasks.spawn(serve_http(api, api::router(Arc::clone(&gateway))));
     tasks.spawn(serve_http(admin, admin::router(Arc::clone(&gateway))));
     let sweeping = Arc::clone(&gateway);

@@ -86,6 +86,9 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN=POLICY")]
     #[serde(rename = "slowConsumers")]
     pub slow_consumer: Vec<String>,
+    /// Whether permessage-deflate is negotiated with clients that offer it [default: on]
+    #[arg(long, value_name = "on|off")]
+    pub compression: Option<Text>,
     /// Origin that browsers may connect from, such as `https://chat.example.com`; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN")]
     #[serde(rename = "allowedOrigins")]

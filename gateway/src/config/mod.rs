@@ -21,8 +21,8 @@ pub use secret::Secret;
 pub use settings::Settings;
 pub use slow::{SlowPolicies, SlowPolicy, SlowRule};
 pub use values::{
-    AllowedOrigins, AuthMode, BrokerChoice, DrainWindow, HandshakeTimeout, JwtLeeway, LogFilter, LogFormat,
-    MaxConnections, Origin, RedisUrl, Revision, ServerId, TokenGrace, TrustedHops,
+    AllowedOrigins, AuthMode, BrokerChoice, Compression, DrainWindow, HandshakeTimeout, JwtLeeway, LogFilter,
+    LogFormat, MaxConnections, Origin, RedisUrl, Revision, ServerId, TokenGrace, TrustedHops,
 };
 
 /// Exit code after a [`ConfigError`]: `EX_USAGE` of sysexits.h.

@@ -11,7 +11,7 @@ use super::limits::{LimitError, Limits};
 use super::secret::Secret;
 use super::slow::{SlowPolicies, SlowRule};
 use super::values::{
-    Allowed, AllowedOrigins, BrokerChoice, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
+    Allowed, AllowedOrigins, BrokerChoice, Compression, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
     MaxConnections, Origin, Revision, ServerId, TokenGrace, TrustedHops,
 };
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What gives way when a member of a room reads too slowly.
     pub slow_consumers: SlowPolicies,
+    /// Whether permessage-deflate is negotiated.
+    pub compression: Compression,
     /// Origins that browsers may connect from.
     pub allowed_origins: AllowedOrigins,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -116,6 +118,9 @@ impl Layers {
             revision: self.value("revision", |args| &args.revision)?.unwrap_or_default(),
             limits: self.limits()?,
             slow_consumers: self.slow_consumers()?,
+            compression: self
+                .value("compression", |args| &args.compression)?
+                .unwrap_or_default(),
             allowed_origins: self.allowed_origins()?,
             trusted_hops: self
                 .value("trusted-hops", |args| &args.trusted_hops)?

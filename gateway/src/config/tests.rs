@@ -47,6 +47,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(settings.drain_window.duration().as_secs(), 60);
     assert_eq!(settings.trusted_hops.get(), 0);
     assert!(!settings.server_id.as_str().is_empty(), "the host name");
+    assert!(settings.compression.is_on());
     assert!(settings.api_key.is_none() && settings.admin_token.is_none());
     let limits: Vec<_> = settings
         .limits
@@ -105,11 +106,12 @@ fn a_file_may_hold_every_setting() {
          jwtSecretFile: {secret}\njwtAudience: a\njwtIssuer: i\njwksUrl: https://login.example/keys\njwtLeeway: 0\n\
          roomsClaim: required\ntokenGrace: 3\nhandshakeTimeout: 2\napiKeyFile: {secret}\nadminTokenFile: {secret}\n\
          maxConnections: 9\ndrainWindow: 0\nserverId: 17\nrevision: abc\nlimits:\n  messageBytes: 1024\n\
-         allowedOrigins: [https://a.example]\ntrustedHops: 2\nlogFormat: json\nlogFilter: warn\n"
+         allowedOrigins: [https://a.example]\ntrustedHops: 2\ncompression: off\nlogFormat: json\nlogFilter: warn\n"
     );
     let settings = load(&[], &[], Some(&file)).unwrap();
     assert_eq!(settings.server_id.as_str(), "17");
     assert_eq!(settings.drain_window.get(), 0);
+    assert!(!settings.compression.is_on());
     assert_eq!(
         (settings.token_grace.get(), settings.handshake_timeout.get()),
         (3, 2)
@@ -145,6 +147,7 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&[&long_id], &["--server-id", "1 to 253 bytes"]),
         (&["--revision=ä"], &["--revision", "at most 63 letters"]),
         (&["--trusted-hops=-1"], &["--trusted-hops", "from 0 to 16"]),
+        (&["--compression=gzip"], &["--compression", "\"gzip\"", "on or off"]),
         (&["--log-format=xml"], &["--log-format", "text or json"]),
         (&["--log-filter=a=b=c"], &["--log-filter", "off, error, warn, info"]),
         (&["--allowed-origin=chat.example.com"], &["--allowed-origin", "such as https://chat.example.com"]),

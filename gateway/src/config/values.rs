@@ -92,6 +92,36 @@ impl FromStr for AuthMode {
     }
 }
 
+/// Whether permessage-deflate is negotiated with clients that offer it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// It is.
+    #[default]
+    On,
+    /// Every offer is declined.
+    Off,
+}
+
+impl Compression {
+    /// Whether it is negotiated.
+    pub const fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
+}
+
+impl FromStr for Compression {
+    type Err = Allowed;
+
+    fn from_str(text: &str) -> Result<Self, Allowed> {
+        match text {
+            // YAML reads a bare `on` as a text or as true, depending on its version
+            "on" | "true" => Ok(Self::On),
+            "off" | "false" => Ok(Self::Off),
+            _ => Err(Allowed("on or off")),
+        }
+    }
+}
+
 /// Form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {

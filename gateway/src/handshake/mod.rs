@@ -22,7 +22,7 @@ use crate::limits::client_address;
 use crate::metrics::Rejection;
 use crate::protocol::{Codec, Format};
 use crate::session::ConnId;
-use crate::websocket::{VERSION, accept_key};
+use crate::websocket::{Agreed, Deflate, VERSION, accept_key};
 
 use answer::come_back;
 pub use answer::{jittered, text};
@@ -62,6 +62,9 @@ pub enum Refusal {
         "none of the offered subprotocols is served; offer wsfleet.v1.json, wsfleet.v1.msgpack, wsfleet.v1.proto or none"
     )]
     Subprotocol,
+    /// 400: extensions that nobody could read (RFC 6455 §9.1).
+    #[error("Sec-WebSocket-Extensions is malformed, see RFC 6455 section 9.1")]
+    Extensions,
     /// 403.
     #[error("this origin may not connect")]
     Origin,
@@ -72,7 +75,7 @@ impl Refusal {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            Self::Key | Self::Subprotocol => StatusCode::BAD_REQUEST,
+            Self::Key | Self::Subprotocol | Self::Extensions => StatusCode::BAD_REQUEST,
             Self::Origin => StatusCode::FORBIDDEN,
         }
     }
@@ -105,6 +108,8 @@ struct Offer {
     accept: String,
     /// The first of those offered that is served (RFC 6455 §11.3.4: they are in the client's order); it is echoed.
     subprotocol: Option<Codec>,
+    /// What is agreed to, unless compression is off.
+    deflate: Option<Agreed>,
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -150,7 +155,13 @@ fn read_offer(method: &Method, headers: &HeaderMap) -> Result<Offer, Refusal> {
         ),
         None => None,
     };
-    Ok(Offer { accept, subprotocol })
+    let extensions = texts(headers, &header::SEC_WEBSOCKET_EXTENSIONS);
+    let deflate = Deflate::negotiate(extensions).map_err(|_| Refusal::Extensions)?;
+    Ok(Offer {
+        accept,
+        subprotocol,
+        deflate,
+    })
 }
 
 /// A response, and the client that was let in with it.
@@ -193,7 +204,10 @@ pub fn accept(gateway: &Arc<Gateway>, peer: IpAddr, request: &http::request::Par
         .authenticator
         .authenticate(&credentials, &name, Clock::unix_seconds());
     let response = switching(&offer);
-    let format = offer.subprotocol.unwrap_or_default().into();
+    let format = Format {
+        codec: offer.subprotocol.unwrap_or_default(),
+        deflate: offer.deflate.map(|agreed| agreed.deflate),
+    };
     let accepted = move |identity| Accepted {
         identity,
         id,
@@ -243,7 +257,8 @@ fn admit(
     request: &http::request::Parts,
 ) -> Result<(Offer, Permit), No> {
     let headers = &request.headers;
-    let offer = read_offer(&request.method, headers).map_err(No::Wrong)?;
+    let mut offer = read_offer(&request.method, headers).map_err(No::Wrong)?;
+    offer.deflate = offer.deflate.filter(|_| gateway.settings.compression.is_on());
     // one that is no text is not on any list, rather than none
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
     let listed = origins.all(|origin| {
@@ -279,100 +294,14 @@ fn switching(offer: &Offer) -> Response<Full<Bytes>> {
             HeaderValue::from_static(codec.subprotocol()),
         );
     }
+    let agreed = offer
+        .deflate
+        .map(|agreed| HeaderValue::try_from(agreed.to_string()));
+    if let Some(Ok(agreed)) = agreed {
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, agreed);
+    }
     response
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
-
-    const GOOD: [(&str, &str); 4] = [
-        ("upgrade", "websocket"),
-        ("connection", "keep-alive, Upgrade"),
-        ("sec-websocket-version", "13"),
-        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
-
-    fn with(change: (&'static str, &'static str)) -> Result<Offer, Refusal> {
-        let mut map = headers(&GOOD);
-        map.remove(change.0);
-        if !change.1.is_empty() {
-            map.append(change.0, HeaderValue::from_static(change.1));
-        }
-        read_offer(&Method::GET, &map)
-    }
-
-    #[test]
-    fn the_sample_of_the_rfc_is_accepted_with_the_key_of_the_rfc() {
-        let offer = read_offer(&Method::GET, &headers(&GOOD)).unwrap();
-        assert_eq!(
-            offer,
-            Offer {
-                accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned(),
-                subprotocol: None
-            }
-        );
-    }
-
-    #[test]
-    fn each_wrong_header_has_its_own_refusal() {
-        assert_eq!(read_offer(&Method::POST, &headers(&GOOD)), Err(Refusal::Method));
-        assert_eq!(with(("upgrade", "")), Err(Refusal::NotUpgrade));
-        assert_eq!(with(("upgrade", "h2c")), Err(Refusal::NotUpgrade));
-        assert_eq!(with(("connection", "keep-alive")), Err(Refusal::NotUpgrade));
-        assert_eq!(with(("sec-websocket-version", "8")), Err(Refusal::Version));
-        assert_eq!(with(("sec-websocket-key", "short")), Err(Refusal::Key));
-        assert_eq!(
-            with(("sec-websocket-protocol", "graphql-ws")),
-            Err(Refusal::Subprotocol)
-        );
-    }
-
-    #[test]
-    fn the_first_subprotocol_that_is_served_is_chosen_and_a_token_is_none() {
-        for (offered, chosen) in [
-            ("graphql-ws, wsfleet.v1.json", Some(Codec::Json)),
-            ("wsfleet.v1.json, bearer.abc", Some(Codec::Json)),
-            ("wsfleet.v1.proto, wsfleet.v1.json", Some(Codec::Proto)),
-            (
-                "bearer.abc,wsfleet.v2.json,wsfleet.v1.msgpack",
-                Some(Codec::MsgPack),
-            ),
-            ("bearer.abc", None),
-        ] {
-            let offer = with(("sec-websocket-protocol", offered)).unwrap();
-            assert_eq!(offer.subprotocol, chosen, "{offered}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_for_a_wrong_version_names_the_right_one() {
-        let response = Refusal::Version.response();
-        assert_eq!(response.status(), StatusCode::UPGRADE_REQUIRED);
-        assert_eq!(response.headers()[header::SEC_WEBSOCKET_VERSION], "13");
-    }
-
-    #[test]
-    fn those_refused_together_are_not_told_to_come_back_together() {
-        let wait = || {
-            let response = come_back(Rejection::Capacity, Duration::from_secs(5));
-            response.headers()[header::RETRY_AFTER]
-                .to_str()
-                .unwrap()
-                .parse::<u64>()
-                .unwrap()
-        };
-        let waits: std::collections::BTreeSet<_> = std::iter::repeat_with(wait).take(200).collect();
-        assert_eq!(waits, (5..10).collect());
-    }
-}
+mod tests;

@@ -41,7 +41,7 @@ close_codes! {
     NO_STATUS = 1005;
     /// Only ever inside a program: the connection ended without a close frame (§7.1.5).
     ABNORMAL = 1006;
-    /// Text that is not UTF-8.
+    /// Text that is not UTF-8, or compressed data that is no DEFLATE stream.
     INVALID_DATA = 1007;
     /// Against a policy that has no code of its own.
     POLICY = 1008;
@@ -163,6 +163,10 @@ close_reasons! {
     Unsupported: "unsupported", UNSUPPORTED, "only text frames are served";
     /// Text that is not UTF-8.
     InvalidData: "invalid_data", INVALID_DATA, "text is not UTF-8";
+    /// Marked as compressed, but no DEFLATE stream.
+    InvalidDeflate: "invalid_deflate", INVALID_DATA, "compressed message is not DEFLATE";
+    /// More than 1,024 fragments of one message were empty.
+    EmptyFragments: "empty_fragments", POLICY, "too many empty fragments";
     /// Message larger than `messageBytes`.
     TooBig: "too_big", TOO_BIG, "message too big";
     /// No valid token.

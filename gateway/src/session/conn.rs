@@ -26,6 +26,9 @@ use crate::websocket;
 /// How long the peer has to answer our close frame before the connection is cut.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes that [`Conn::read`] makes room for.
+const READ: usize = 64 << 10;
+
 /// What this gateway can do beyond the reference articles' protocol.
 const FEATURES: &[&str] = &["ack", "gap", "offsets", "refresh", "user_left"];
 
@@ -95,6 +98,19 @@ impl Conn {
             last_message: AtomicU32::new(now.to_bits()),
             ping_due: AtomicU32::new(ping_due.to_bits()),
             ping_sent: AtomicU32::new(0),
+        }
+    }
+
+    /// Awaits bytes of the peer and appends them; 0 at the end of the stream. For who has a buffer for the connection;
+    /// the session reads without. Cancel safe: what was read is in `into`.
+    pub async fn read(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            self.socket.readable().await?;
+            into.reserve(READ);
+            match self.socket.try_read_buf(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
         }
     }
 
@@ -279,7 +295,7 @@ impl Conn {
     }
 
     /// The peer's close frame came: answers it unless ours went first, and ends.
-    pub(super) fn peer_closed(self: &Arc<Self>, code: Option<CloseCode>) {
+    pub fn peer_closed(self: &Arc<Self>, code: Option<CloseCode>) {
         let on_wire = code.unwrap_or(CloseCode::NO_STATUS).get();
         let first = self.mark(Closed {
             code: on_wire,
@@ -297,7 +313,7 @@ impl Conn {
 
     /// Nothing is sent any more, and the peer is told so behind the close frame that went before; what it sent is still
     /// read, so that a reset does not overtake the frame.
-    pub(super) fn finish_writing(&self) {
+    pub fn finish_writing(&self) {
         self.finish(&mut self.out.lock(), Shutdown::Write);
     }
 

@@ -17,7 +17,7 @@ use crate::protocol::{
     ServerMessage,
 };
 use crate::room::{JoinError, JoinStep, Room};
-use crate::websocket::{self, Incoming, Opcode};
+use crate::websocket::{self, Incoming, Opcode, Rules};
 
 /// What the messages of one read led to, kept so that it goes out together.
 #[derive(Default)]
@@ -47,7 +47,10 @@ impl Session {
         if self.deaf {
             return (buf.len(), Step::Read);
         }
-        let max_message = self.gateway().settings.limits.max_message_bytes();
+        let rules = Rules {
+            max_message: self.gateway().settings.limits.max_message_bytes(),
+            deflate: self.conn.format.deflate.is_some(),
+        };
         let mut turn = Turn {
             format: self.conn.format,
             ..Turn::default()
@@ -55,13 +58,13 @@ impl Session {
         let mut used = 0;
         let step = loop {
             let rest = buf.get_mut(used..).unwrap_or_default();
-            match self.decoder.next(rest, max_message) {
+            match self.decoder.next(rest, rules) {
                 Ok(decoded) => {
                     used += decoded.used;
                     let Some(message) = decoded.message else {
                         break Step::Read;
                     };
-                    if let Some(step) = self.serve_message(message, decoded.used, &mut turn) {
+                    if let Some(step) = self.serve_message(message, decoded.cost, &mut turn) {
                         break step;
                     }
                 }

@@ -177,15 +177,8 @@ impl Session {
         );
         let expires = end_of(expires_at, gateway);
         let first_ping = now.after(PING_INTERVAL.mul_f64(rand::random()));
-        let conn = Arc::new(Conn::new(
-            id,
-            user,
-            format,
-            socket,
-            Arc::clone(env),
-            expires,
-            first_ping,
-        ));
+        let conn = Conn::new(id, user, format, socket, Arc::clone(env), expires, first_ping);
+        let conn = Arc::new(conn);
         let place = gateway.connections.insert(Arc::clone(&conn));
         env.metrics.connections.inc();
         env.metrics.active.inc();

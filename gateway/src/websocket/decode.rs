@@ -3,7 +3,33 @@
 use std::borrow::Cow;
 
 use super::frame::{Header, Opcode, apply_mask};
+use super::inflate::inflate;
 use crate::protocol::{CloseCode, CloseReason};
+
+/// Empty fragments of one message: more of them serve nothing, and their number is not bounded by the message's size.
+const EMPTY_FRAGMENTS: u32 = 1_024;
+
+/// What holds for the messages of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Most bytes of a message: whole, and inflated.
+    pub max_message: usize,
+    /// permessage-deflate was negotiated: a message whose first frame has RSV1 is compressed (RFC 7692 §6).
+    pub deflate: bool,
+}
+
+impl Rules {
+    /// Most bytes of a message as it comes. DEFLATE makes what cannot be compressed larger, by 5 bytes a stored block
+    /// (RFC 1951 §3.2.4), and blocks are as small as the window of the one who compresses: such a message may be as
+    /// large as any other.
+    pub(super) const fn on_the_wire(self, compressed: bool) -> usize {
+        if compressed {
+            self.max_message + self.max_message / 32 + 64
+        } else {
+            self.max_message
+        }
+    }
+}
 
 /// What a connection remembers between reads: nothing, unless a fragmented message is under way.
 #[derive(Debug, Default)]
@@ -15,9 +41,14 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Assembly {
     text: bool,
+    compressed: bool,
     data: Vec<u8>,
-    /// So many bytes of `data` are known to be whole UTF-8 characters (text only).
+    /// So many bytes of `data` are known to be whole UTF-8 characters (text that is not compressed).
     valid: usize,
+    /// Bytes on the wire, headers included.
+    wire: usize,
+    /// Fragments without a payload.
+    empty: u32,
 }
 
 /// What one call of [`Decoder::next`] found.
@@ -25,6 +56,8 @@ struct Assembly {
 pub struct Decoded<'b> {
     /// Bytes of the buffer that are done with: the next call starts behind them. They were unmasked in place.
     pub used: usize,
+    /// Bytes of the message, with all its frames on the wire or inflated, whichever is more: what it is charged with.
+    pub cost: usize,
     /// The message that ended there; `None` when the buffer holds no further one: keep what was not used, read more.
     pub message: Option<Incoming<'b>>,
 }
@@ -32,9 +65,9 @@ pub struct Decoded<'b> {
 /// A whole message from the client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'b> {
-    /// Text, valid UTF-8. Owned when it came in fragments.
+    /// Text, valid UTF-8. Owned when it came in fragments, or compressed.
     Text(Cow<'b, str>),
-    /// Bytes. Owned when they came in fragments.
+    /// Bytes. Owned when they came in fragments, or compressed.
     Binary(Cow<'b, [u8]>),
     /// Wants a pong with the same payload.
     Ping(&'b [u8]),
@@ -42,6 +75,17 @@ pub enum Incoming<'b> {
     Pong(&'b [u8]),
     /// The client closes, or answers our close frame. Whatever follows it is to be ignored (§5.5.1).
     Close(PeerClose<'b>),
+}
+
+impl Incoming<'_> {
+    /// Bytes of a text or binary message, inflated.
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+            Self::Ping(_) | Self::Pong(_) | Self::Close(_) => 0,
+        }
+    }
 }
 
 /// What a client's close frame said.
@@ -56,8 +100,8 @@ pub struct PeerClose<'b> {
 /// The client broke the protocol: the connection must be failed (§7.1.7) with [`Violation::close_reason`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// An RSV bit without an extension that gives it a meaning (§5.2).
-    #[error("reserved bits are set but no extension is negotiated")]
+    /// An RSV bit that no negotiated extension gives a meaning here (§5.2, RFC 7692 §6).
+    #[error("reserved bits are set that no negotiated extension gives a meaning")]
     ReservedBits,
     /// Opcode 3–7 or B–F (§5.2).
     #[error("reserved opcode")]
@@ -92,17 +136,25 @@ pub enum Violation {
     /// A text message, or a close reason, that is not UTF-8 (§8.1).
     #[error("text is not UTF-8")]
     InvalidUtf8,
-    /// More bytes than `messageBytes` (§10.4).
+    /// More bytes than `messageBytes` (§10.4), as they came or inflated.
     #[error("message too big")]
     TooBig,
+    /// What is marked as compressed is no DEFLATE stream (RFC 7692 §7.2.2).
+    #[error("compressed message is not DEFLATE")]
+    Deflate,
+    /// More than 1,024 fragments of one message are empty.
+    #[error("too many empty fragments")]
+    EmptyFragments,
 }
 
 impl Violation {
-    /// Why the connection ends: 1009 too big, 1007 not UTF-8, else 1002 (§7.4.1).
+    /// Why the connection ends: 1009 too big, 1007 not UTF-8 or not DEFLATE, 1008 empty fragments, else 1002 (§7.4.1).
     pub const fn close_reason(self) -> CloseReason {
         match self {
             Self::TooBig => CloseReason::TooBig,
             Self::InvalidUtf8 => CloseReason::InvalidData,
+            Self::Deflate => CloseReason::InvalidDeflate,
+            Self::EmptyFragments => CloseReason::EmptyFragments,
             _ => CloseReason::ProtocolError,
         }
     }
@@ -110,7 +162,7 @@ impl Violation {
 
 /// A frame that ends a message, or is one: where its unmasked payload lies.
 struct Whole {
-    opcode: Opcode,
+    header: Header,
     start: usize,
     end: usize,
 }
@@ -121,16 +173,16 @@ impl Decoder {
         self.assembly.is_some()
     }
 
-    /// Finds the next whole message in `buf`, at most `max_message` bytes long. Call it again from behind
-    /// [`Decoded::used`] until there is none; keep the rest, at most one frame, for when more has been read.
+    /// Finds the next whole message in `buf`. Call it again from behind [`Decoded::used`] until there is none; keep the
+    /// rest, at most one frame, for when more has been read.
     ///
     /// After an error, or [`Incoming::Close`], the decoder is not to be used again.
-    pub fn next<'b>(&mut self, buf: &'b mut [u8], max_message: usize) -> Result<Decoded<'b>, Violation> {
+    pub fn next<'b>(&mut self, buf: &'b mut [u8], rules: Rules) -> Result<Decoded<'b>, Violation> {
         let mut used = 0;
         let whole = loop {
             let rest = buf.get_mut(used..).unwrap_or_default();
-            let room = max_message - self.assembled().min(max_message);
-            let Some(header) = Header::parse(rest, room)? else {
+            let room = |compressed| self.room(rules, compressed);
+            let Some(header) = Header::parse(rest, rules.deflate, room)? else {
                 break None;
             };
             self.check_order(header.opcode)?;
@@ -140,35 +192,50 @@ impl Decoder {
             apply_mask(payload, header.mask);
             let (start, end) = (used + header.size, used + header.size + header.length);
             used = end;
-            if header.opcode.is_control() || (header.fin && self.assembly.is_none()) {
-                break Some(Whole {
-                    opcode: header.opcode,
-                    start,
-                    end,
-                });
+            let single = header.opcode.is_control() || (header.fin && self.assembly.is_none());
+            if !single {
+                self.append(header, payload)?;
             }
-            self.append(header.opcode, payload, header.fin)?;
-            if header.fin {
-                break Some(Whole {
-                    opcode: Opcode::Continuation,
-                    start,
-                    end,
-                });
+            if single || header.fin {
+                break Some(Whole { header, start, end });
             }
         };
-        let message = match whole {
-            Some(Whole {
-                opcode: Opcode::Continuation,
-                ..
-            }) => self.take_assembled()?,
-            Some(Whole { opcode, start, end }) => Some(single(opcode, &buf[start..end])?),
-            None => None,
+        let (message, cost) = match whole {
+            Some(Whole { header, start, end }) => self.message(header, &buf[start..end], rules)?,
+            None => (None, 0),
         };
-        Ok(Decoded { used, message })
+        Ok(Decoded { used, cost, message })
     }
 
-    fn assembled(&self) -> usize {
-        self.assembly.as_ref().map_or(0, |assembly| assembly.data.len())
+    /// The message that a frame ends, and what it costs.
+    fn message<'b>(
+        &mut self,
+        last: Header,
+        payload: &'b [u8],
+        rules: Rules,
+    ) -> Result<(Option<Incoming<'b>>, usize), Violation> {
+        if last.opcode == Opcode::Continuation {
+            let Some(assembly) = self.assembly.take() else {
+                return Ok((None, 0));
+            };
+            let wire = assembly.wire;
+            let message = assembly.finish(rules)?;
+            let cost = message.len().max(wire);
+            return Ok((Some(message), cost));
+        }
+        let message = single(last, payload, rules)?;
+        let cost = message.len().max(last.size + last.length);
+        Ok((Some(message), cost))
+    }
+
+    /// Bytes that the next data frame may have.
+    fn room(&self, rules: Rules, compressed: bool) -> usize {
+        match &self.assembly {
+            Some(begun) => rules
+                .on_the_wire(begun.compressed)
+                .saturating_sub(begun.data.len()),
+            None => rules.on_the_wire(compressed),
+        }
     }
 
     /// Fragments of one message must not be mixed with another's (§5.4).
@@ -180,50 +247,78 @@ impl Decoder {
         }
     }
 
-    /// Takes a fragment. Text is checked as it comes: what can never become UTF-8 is not waited for (§8.1).
-    fn append(&mut self, opcode: Opcode, payload: &[u8], last: bool) -> Result<(), Violation> {
+    /// Takes a fragment.
+    fn append(&mut self, header: Header, payload: &[u8]) -> Result<(), Violation> {
         let assembly = self.assembly.get_or_insert_with(|| {
             Box::new(Assembly {
-                text: opcode == Opcode::Text,
+                text: header.opcode == Opcode::Text,
+                compressed: header.compressed,
                 data: Vec::new(),
                 valid: 0,
+                wire: 0,
+                empty: 0,
             })
         });
+        assembly.wire += header.size + header.length;
+        assembly.empty += u32::from(payload.is_empty());
+        if assembly.empty > EMPTY_FRAGMENTS {
+            return Err(Violation::EmptyFragments);
+        }
         assembly.data.extend_from_slice(payload);
-        if !assembly.text {
+        assembly.check_text(header.fin)
+    }
+}
+
+impl Assembly {
+    /// Text is checked as it comes: what can never become UTF-8 is not waited for (§8.1). What is compressed is inflated,
+    /// and checked, when it is whole: an inflater between two reads would cost the connection 40 KB.
+    fn check_text(&mut self, last: bool) -> Result<(), Violation> {
+        if !self.text || self.compressed {
             return Ok(());
         }
-        let open = assembly.data.get(assembly.valid..).unwrap_or_default();
+        let open = self.data.get(self.valid..).unwrap_or_default();
         match std::str::from_utf8(open) {
-            Ok(_) => assembly.valid = assembly.data.len(),
+            Ok(_) => self.valid = self.data.len(),
             // a character that is cut by the end of the fragment; the next one may complete it
-            Err(error) if error.error_len().is_none() && !last => assembly.valid += error.valid_up_to(),
+            Err(error) if error.error_len().is_none() && !last => self.valid += error.valid_up_to(),
             Err(_) => return Err(Violation::InvalidUtf8),
         }
         Ok(())
     }
 
-    fn take_assembled(&mut self) -> Result<Option<Incoming<'static>>, Violation> {
-        let Some(assembly) = self.assembly.take() else {
-            return Ok(None);
-        };
-        Ok(Some(if assembly.text {
-            let text = String::from_utf8(assembly.data).map_err(|_| Violation::InvalidUtf8)?;
-            Incoming::Text(text.into())
+    fn finish(self, rules: Rules) -> Result<Incoming<'static>, Violation> {
+        let data = if self.compressed {
+            inflate(&self.data, rules.max_message)?
         } else {
-            Incoming::Binary(assembly.data.into())
-        }))
+            self.data
+        };
+        owned(self.text, data)
     }
 }
 
 /// A message that came in one frame.
-fn single(opcode: Opcode, payload: &[u8]) -> Result<Incoming<'_>, Violation> {
-    Ok(match opcode {
+fn single(header: Header, payload: &[u8], rules: Rules) -> Result<Incoming<'_>, Violation> {
+    if header.compressed {
+        return owned(
+            header.opcode == Opcode::Text,
+            inflate(payload, rules.max_message)?,
+        );
+    }
+    Ok(match header.opcode {
         Opcode::Text => Incoming::Text(utf8(payload)?.into()),
         Opcode::Binary | Opcode::Continuation => Incoming::Binary(payload.into()),
         Opcode::Ping => Incoming::Ping(payload),
         Opcode::Pong => Incoming::Pong(payload),
         Opcode::Close => Incoming::Close(peer_close(payload)?),
+    })
+}
+
+fn owned(text: bool, data: Vec<u8>) -> Result<Incoming<'static>, Violation> {
+    Ok(if text {
+        let text = String::from_utf8(data).map_err(|_| Violation::InvalidUtf8)?;
+        Incoming::Text(text.into())
+    } else {
+        Incoming::Binary(data.into())
     })
 }
 

@@ -11,11 +11,16 @@ const USUAL_HEADER: usize = 4;
 /// Appends one frame whose payload is what `payload` appends. The length is written in the fewest bytes (§5.2), so a
 /// payload that is not of the usual size is moved by a few bytes once.
 pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: impl FnOnce(&mut Vec<u8>)) {
+    write_frame_with(out, FIN | opcode.bits(), payload);
+}
+
+/// [`write_frame`] with the whole first byte.
+pub(super) fn write_frame_with(out: &mut Vec<u8>, first: u8, payload: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; USUAL_HEADER]);
     payload(out);
     let length = out.len() - start - USUAL_HEADER;
-    let (header, size) = header(opcode, length);
+    let (header, size) = header(first, length);
     let body = start + USUAL_HEADER;
     if size < USUAL_HEADER {
         out.copy_within(body.., start + size);
@@ -30,9 +35,9 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: impl FnOnce(&mut 
 }
 
 /// The header, and how many of its bytes count.
-fn header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
+fn header(first: u8, length: usize) -> ([u8; 10], usize) {
     let mut header = [0; 10];
-    header[0] = FIN | opcode.bits();
+    header[0] = first;
     match u16::try_from(length) {
         Ok(short @ 0..=125) => {
             header[1] = short as u8;
@@ -51,13 +56,24 @@ fn header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
     }
 }
 
+/// Opcode and payload of a frame that [`write_frame`] made.
+pub(super) fn split_server_frame(frame: &[u8]) -> Option<(Opcode, &[u8])> {
+    let [first, second, ..] = *frame else { return None };
+    let size = match second {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    Some((Opcode::from_bits(first & !FIN)?, frame.get(size..)?))
+}
+
 /// One frame with this payload. Payloads of control frames are cut to the 125 bytes that they may have (§5.5).
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
     let payload = match payload.get(..CONTROL_MAX) {
         Some(cut) if opcode.is_control() => cut,
         _ => payload,
     };
-    let (header, size) = header(opcode, payload.len());
+    let (header, size) = header(FIN | opcode.bits(), payload.len());
     let mut out = Vec::with_capacity(size + payload.len());
     out.extend_from_slice(&header[..size]);
     out.extend_from_slice(payload);

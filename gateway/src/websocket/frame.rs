@@ -32,7 +32,7 @@ impl Opcode {
         }
     }
 
-    const fn from_bits(bits: u8) -> Option<Self> {
+    pub(super) const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
             0x1 => Self::Text,
@@ -44,6 +44,11 @@ impl Opcode {
         })
     }
 
+    /// Text and binary frames begin a message (§5.4).
+    const fn begins_message(self) -> bool {
+        matches!(self, Self::Text | Self::Binary)
+    }
+
     /// Control frames may stand between the fragments of a message (§5.5).
     pub(super) const fn is_control(self) -> bool {
         self.bits() >= 0x8
@@ -51,7 +56,10 @@ impl Opcode {
 }
 
 pub(super) const FIN: u8 = 0x80;
-const RSV: u8 = 0x70;
+/// Marks the first frame of a compressed message (RFC 7692 §6).
+pub(super) const RSV1: u8 = 0x40;
+/// Of no extension that is served.
+const RSV: u8 = 0x30;
 const MASKED: u8 = 0x80;
 /// Longest payload of a control frame (§5.5).
 pub(super) const CONTROL_MAX: usize = 125;
@@ -61,6 +69,8 @@ pub(super) const CONTROL_MAX: usize = 125;
 pub(super) struct Header {
     pub(super) fin: bool,
     pub(super) opcode: Opcode,
+    /// RSV1: the message that begins here is compressed.
+    pub(super) compressed: bool,
     /// Bytes of the header itself.
     pub(super) size: usize,
     /// Bytes of the payload.
@@ -70,8 +80,13 @@ pub(super) struct Header {
 
 impl Header {
     /// Reads the header at the start of `bytes`; `None` until enough of it is there. What is wrong is found in the
-    /// first byte that shows it: `max` bounds the payload of data frames before any of it has come.
-    pub(super) fn parse(bytes: &[u8], max: usize) -> Result<Option<Self>, Violation> {
+    /// first byte that shows it: `room`, told whether the frame is marked as compressed, bounds the payload of data
+    /// frames before any of it has come. Without `deflate` the mark means nothing, and is refused.
+    pub(super) fn parse(
+        bytes: &[u8],
+        deflate: bool,
+        room: impl FnOnce(bool) -> usize,
+    ) -> Result<Option<Self>, Violation> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
@@ -79,6 +94,11 @@ impl Header {
             return Err(Violation::ReservedBits);
         }
         let opcode = Opcode::from_bits(first & 0x0F).ok_or(Violation::ReservedOpcode)?;
+        let compressed = first & RSV1 != 0;
+        // neither a control frame nor a later fragment has the mark (RFC 7692 §6.1)
+        if compressed && !(deflate && opcode.begins_message()) {
+            return Err(Violation::ReservedBits);
+        }
         let fin = first & FIN != 0;
         if opcode.is_control() && !fin {
             return Err(Violation::FragmentedControl);
@@ -98,7 +118,7 @@ impl Header {
         };
         let length = usize::try_from(length)
             .ok()
-            .filter(|&length| length <= max || opcode.is_control());
+            .filter(|&length| opcode.is_control() || length <= room(compressed));
         let length = length.ok_or(Violation::TooBig)?;
         let Some(&mask) = bytes.get(size..).and_then(<[u8]>::first_chunk) else {
             return Ok(None);
@@ -106,6 +126,7 @@ impl Header {
         Ok(Some(Self {
             fin,
             opcode,
+            compressed,
             size: size + mask.len(),
             length,
             mask,

@@ -6,16 +6,22 @@
 //! checked: a frame that is too large is refused by its header, before a byte of it is kept.
 //!
 //! Frames to clients are never masked (§5.1) and never fragmented, so one frame can be written to every member of a
-//! room. permessage-deflate will be a step between the assembly of a message and its UTF-8 validation; until it is
-//! negotiated a frame with RSV1 is a protocol error (§5.2).
+//! room. permessage-deflate (RFC 7692) is a step between the assembly of a message and its UTF-8 validation. Neither side
+//! keeps a context from one message to the next, so compressor and inflater belong to the thread, and a connection has
+//! one byte that says what was negotiated.
 
 mod decode;
+mod deflate;
 mod encode;
+mod extension;
 mod frame;
 mod handshake;
+mod inflate;
 
-pub use decode::{Decoded, Decoder, Incoming, PeerClose, Violation};
+pub use decode::{Decoded, Decoder, Incoming, PeerClose, Rules, Violation};
+pub use deflate::{DEFLATE_FROM, deflate_frame, write_deflated_frame};
 pub use encode::{close_frame, frame, ping_frame, pong_frame, text_frame, write_frame};
+pub use extension::{Agreed, Deflate, InvalidExtensions};
 pub use frame::Opcode;
 pub use handshake::{InvalidKey, VERSION, accept_key};
 

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use super::client::ParseError;
 use super::server::ServerMessage;
-use crate::websocket::{self, Opcode};
+use crate::websocket::{self, Deflate, Opcode};
 
 /// Bytes that most messages fit in.
 const USUAL: usize = 256;
@@ -91,6 +91,8 @@ impl Codec {
 pub struct Format {
     /// How messages are written down.
     pub codec: Codec,
+    /// How they are compressed; `None`: they are not.
+    pub deflate: Option<Deflate>,
 }
 
 impl Format {
@@ -117,7 +119,7 @@ impl Format {
 
 impl From<Codec> for Format {
     fn from(codec: Codec) -> Self {
-        Self { codec }
+        Self { codec, deflate: None }
     }
 }
 

@@ -1,5 +1,7 @@
 //! RFC 6455 as the gateway keeps it.
 
+mod deflate;
+mod extension;
 mod nasty;
 mod properties;
 
@@ -7,6 +9,11 @@ use super::*;
 use crate::protocol::{CloseCode, CloseReason};
 
 const MAX: usize = 65_536;
+/// Nothing was negotiated.
+const RULES: Rules = Rules {
+    max_message: MAX,
+    deflate: false,
+};
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// One frame as a client sends it.
@@ -45,7 +52,8 @@ enum Seen {
 }
 
 /// Reads `bytes` in pieces as a session does: what is not used is kept, nothing else.
-fn decode_in_pieces(bytes: &[u8], pieces: impl Iterator<Item = usize>, max: usize) -> Vec<Seen> {
+fn decode_in_pieces(bytes: &[u8], pieces: impl Iterator<Item = usize>, rules: Rules) -> Vec<Seen> {
+    let most = rules.on_the_wire(rules.deflate);
     let mut decoder = Decoder::default();
     let mut kept: Vec<u8> = Vec::new();
     let mut seen = Vec::new();
@@ -57,7 +65,7 @@ fn decode_in_pieces(bytes: &[u8], pieces: impl Iterator<Item = usize>, max: usiz
         kept.extend_from_slice(piece);
         let mut at = 0;
         loop {
-            let found = match decoder.next(&mut kept[at..], max) {
+            let found = match decoder.next(&mut kept[at..], rules) {
                 Ok(found) => found,
                 Err(violation) => {
                     seen.push(Seen::Violation(violation));
@@ -81,13 +89,13 @@ fn decode_in_pieces(bytes: &[u8], pieces: impl Iterator<Item = usize>, max: usiz
             });
         }
         kept.drain(..at);
-        assert!(kept.len() <= max.max(125) + 14, "at most one frame is kept");
+        assert!(kept.len() <= most.max(125) + 14, "at most one frame is kept");
     }
     seen
 }
 
 fn decode(bytes: &[u8]) -> Vec<Seen> {
-    decode_in_pieces(bytes, std::iter::empty(), MAX)
+    decode_in_pieces(bytes, std::iter::empty(), RULES)
 }
 
 #[test]
@@ -132,11 +140,11 @@ fn a_violation_names_its_close_code() {
 #[test]
 fn what_is_too_big_is_known_from_its_header_alone() {
     let mut header = client_frame(0x82, &vec![0; 65_537])[..10].to_vec();
-    assert!(Decoder::default().next(&mut header, MAX).is_err());
+    assert!(Decoder::default().next(&mut header, RULES).is_err());
     let mut whole = client_frame(0x82, &vec![7; MAX]);
     assert!(
         Decoder::default()
-            .next(&mut whole, MAX)
+            .next(&mut whole, RULES)
             .unwrap()
             .message
             .is_some(),
@@ -166,10 +174,10 @@ fn control_frames_between_fragments_come_at_once_and_leave_the_message_whole() {
 fn nothing_is_kept_when_a_fragmented_message_has_ended() {
     let mut decoder = Decoder::default();
     let mut first = client_frame(0x01, b"a");
-    assert_eq!(decoder.next(&mut first, MAX).unwrap().used, first.len());
+    assert_eq!(decoder.next(&mut first, RULES).unwrap().used, first.len());
     assert!(decoder.is_assembling());
     let mut last = client_frame(0x80, b"b");
-    assert!(decoder.next(&mut last, MAX).unwrap().message.is_some());
+    assert!(decoder.next(&mut last, RULES).unwrap().message.is_some());
     assert!(!decoder.is_assembling());
 }
 
@@ -182,6 +190,19 @@ fn empty_fragments_are_allowed_and_make_an_empty_message() {
     ]
     .concat();
     assert_eq!(decode(&bytes), [Seen::Text(String::new())]);
+}
+
+#[test]
+fn empty_fragments_are_counted_since_no_size_bounds_them() {
+    let mut bytes = client_frame(0x01, b"");
+    for _ in 0..1_023 {
+        bytes.extend(client_frame(0x00, b""));
+    }
+    let whole = [bytes.clone(), client_frame(0x80, b"x")].concat();
+    assert_eq!(decode(&whole), [Seen::Text("x".into())]);
+    bytes.extend(client_frame(0x00, b""));
+    assert_eq!(decode(&bytes), [Seen::Violation(Violation::EmptyFragments)]);
+    assert_eq!(Violation::EmptyFragments.close_reason().code(), CloseCode::POLICY);
 }
 
 #[test]

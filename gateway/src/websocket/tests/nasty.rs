@@ -1,14 +1,14 @@
 //! Frames that must fail the connection, each with the violation that it is.
 
 use super::super::Violation::{self, *};
-use super::{MAX, Seen, client_frame, decode, decode_in_pieces};
+use super::{RULES, Seen, client_frame, decode, decode_in_pieces};
 
 type Nasty = Vec<(&'static str, Vec<u8>, Violation)>;
 
 fn check(nasty: Nasty) {
     for (name, bytes, expected) in nasty {
         assert_eq!(decode(&bytes).pop(), Some(Seen::Violation(expected)), "{name}");
-        let one_by_one = decode_in_pieces(&bytes, std::iter::repeat(1), MAX).pop();
+        let one_by_one = decode_in_pieces(&bytes, std::iter::repeat(1), RULES).pop();
         assert_eq!(
             one_by_one,
             Some(Seen::Violation(expected)),

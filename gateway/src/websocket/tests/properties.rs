@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::frame::{Header, apply_mask};
-use super::{MAX, Seen, client_frame, decode_in_pieces};
+use super::{MAX, RULES, Rules, Seen, client_frame, decode_in_pieces};
 
 /// A message as the property tests send it, in fragments with control frames between.
 #[derive(Clone, Debug)]
@@ -73,7 +73,7 @@ proptest! {
         for message in &messages {
             message.write(&mut bytes, &mut expected);
         }
-        prop_assert_eq!(decode_in_pieces(&bytes, pieces.into_iter().cycle(), MAX), expected);
+        prop_assert_eq!(decode_in_pieces(&bytes, pieces.into_iter().cycle(), RULES), expected);
     }
 
     #[test]
@@ -93,15 +93,17 @@ proptest! {
     fn hostile_bytes_never_panic_and_say_the_same_in_any_pieces(
         bytes in hostile(),
         pieces in proptest::collection::vec(1..20_usize, 1..20),
-        max in 1..200_usize,
+        max_message in 1..200_usize,
+        deflate: bool,
     ) {
-        let at_once = decode_in_pieces(&bytes, std::iter::empty(), max);
-        prop_assert_eq!(decode_in_pieces(&bytes, pieces.into_iter().cycle(), max), at_once);
+        let rules = Rules { max_message, deflate };
+        let at_once = decode_in_pieces(&bytes, std::iter::empty(), rules);
+        prop_assert_eq!(decode_in_pieces(&bytes, pieces.into_iter().cycle(), rules), at_once);
     }
 
     #[test]
     fn a_header_never_claims_more_than_is_allowed(bytes: [u8; 14], max in 0..100_000_usize) {
-        if let Ok(Some(header)) = Header::parse(&bytes, max) {
+        if let Ok(Some(header)) = Header::parse(&bytes, true, |_| max) {
             prop_assert!(header.length <= max.max(125));
             prop_assert!(header.size <= 14);
         }

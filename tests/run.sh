@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: everything, in the order in which a mistake is found soonest; each runner's own closing lines are shown.
-#   usage: run.sh [lint] [unit] [protocol] [cluster]      (default: all)
+#   usage: run.sh [lint] [unit] [protocol] [conformance] [cluster]      (default: all)
 # A cluster that was up before stays up; one that this script started is removed again.
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -67,6 +67,12 @@ run_protocol() {
     BENCH_QUICK=yes tests/bench/bench.sh >/dev/null
 }
 
+run_conformance() {
+    part "the WebSocket layer against the Autobahn cases"
+    build
+    "$REPO/tests/conformance/run.sh"
+}
+
 idle_pid=
 cleanup() {
     local status=$?
@@ -115,11 +121,11 @@ run_cluster() {
     return $failed
 }
 
-[ $# -gt 0 ] || set -- lint unit protocol cluster
+[ $# -gt 0 ] || set -- lint unit protocol conformance cluster
 for name in "$@"; do
     case $name in
-        lint | unit | protocol | cluster) "run_$name" ;;
-        *) die "unknown part $name" "parts: lint unit protocol cluster" ;;
+        lint | unit | protocol | conformance | cluster) "run_$name" ;;
+        *) die "unknown part $name" "parts: lint unit protocol conformance cluster" ;;
     esac
 done
 step "all of it passed: $*"

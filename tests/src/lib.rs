@@ -14,6 +14,7 @@ pub mod operator;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod raw;
 pub mod redis;
 pub mod scenario;
 pub mod steps;

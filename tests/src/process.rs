@@ -114,6 +114,16 @@ impl Process {
         Ok(std::fs::read_to_string(self.directory.path().join("log"))?)
     }
 
+    /// Most bytes of memory that it ever had (`VmHWM`, proc(5)).
+    pub fn peak_memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .context("no VmHWM")?;
+        Ok(kib.parse::<u64>()? << 10)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("no process id")?;

@@ -7,6 +7,7 @@ use wsfleet_tests::on_each_broker;
 use wsfleet_tests::raw::Raw;
 
 on_each_broker! {
+    a_room_message_is_compressed_for_those_who_negotiated_it_and_sent_as_it_is_to_the_others,
     compressed_messages_are_read_and_small_answers_are_sent_as_they_are,
     compression_that_is_off_or_not_offered_is_not_negotiated,
     an_offer_that_cannot_be_kept_is_declined_and_the_client_served_without,
@@ -18,6 +19,44 @@ async fn open(fleet: &Fleet, number: usize, name: &str, offer: Option<&str>) -> 
     let mut client = Raw::open(fleet.gateway(number).ports.clients, name, offer).await?;
     client.expect("welcome").await?;
     Ok(client)
+}
+
+async fn a_room_message_is_compressed_for_those_who_negotiated_it_and_sent_as_it_is_to_the_others(
+    kind: Kind,
+) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
+    let offers = [
+        Some("permessage-deflate"),
+        Some("permessage-deflate; client_max_window_bits"),
+        Some("permessage-deflate; server_max_window_bits=9"),
+        None,
+    ];
+    let mut members = Vec::new();
+    for (number, offer) in offers.into_iter().enumerate() {
+        let mut member = open(&fleet, 0, &format!("member{number}"), offer).await?;
+        member.send(0x81, br#"{"type":"join","room":"lobby"}"#).await?;
+        member.expect("joined").await?;
+        members.push(member);
+    }
+    let mut sender = fleet.client(1, "sender").await?;
+    sender.join("lobby").await?;
+    let payload = json!("round and round ".repeat(200));
+    sender.say("lobby", payload.clone()).await?;
+    sender.say("lobby", json!("small")).await?;
+    let mut sizes = Vec::new();
+    for (member, offer) in members.iter_mut().zip(offers) {
+        let large = member.expect("room_message").await?;
+        assert_eq!(large.is_compressed(), offer.is_some());
+        assert_eq!(large.json()?["payload"], payload);
+        let small = member.expect("room_message").await?;
+        assert!(!small.is_compressed());
+        assert_eq!(small.json()?["payload"], "small");
+        sizes.push(large.payload.len());
+    }
+    assert_eq!(sizes[0], sizes[1], "the same bytes");
+    assert!(sizes[2] < sizes[3] / 4, "{sizes:?}");
+    assert_eq!(sender.expect("room_message").await?["payload"], payload);
+    Ok(())
 }
 
 async fn compressed_messages_are_read_and_small_answers_are_sent_as_they_are(kind: Kind) -> Result<()> {

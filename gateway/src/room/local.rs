@@ -295,7 +295,7 @@ impl Room {
         if state.flushing {
             return;
         }
-        while let Some(batch) = state
+        while let Some(mut batch) = state
             .pending
             .take()
             .filter(|pending| !pending.is_empty())
@@ -303,7 +303,7 @@ impl Room {
         {
             state.flushing = true;
             let (members, policy) = (state.members.clone(), state.policy);
-            MutexGuard::unlocked(&mut state, || write(&members, &batch, policy, env));
+            MutexGuard::unlocked(&mut state, || write(&members, &mut batch, policy, env));
             state.flushing = false;
         }
         state.settled = None;
@@ -335,7 +335,7 @@ impl State {
 }
 
 /// One write per member.
-fn write(members: &Members, batch: &Batch, policy: SlowPolicy, env: &Env) {
+fn write(members: &Members, batch: &mut Batch, policy: SlowPolicy, env: &Env) {
     let tick = env.clock.tick();
     let mut sent = 0;
     for member in members.as_slice() {

@@ -1,7 +1,8 @@
 //! What was delivered to a room and not yet written to its members.
 //!
 //! A flush takes all of it as a [`Batch`], which is encoded when the first member asks for it, once for each format that
-//! members use, without the room's lock: ready frames, one behind the other, shared by all who use that format.
+//! members use, without the room's lock: ready frames, one behind the other, shared by all who use that format. What is
+//! compressed is made of the frames that are not: each message is encoded once a codec, and compressed once a window.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use crate::broker::{Delivery, Event, Position, StreamKey};
 use crate::config::SlowPolicy;
 use crate::protocol::{Format, ServerMessage};
 use crate::session::{ConnId, Lossy, Origin};
+use crate::websocket::{DEFLATE_FROM, Deflate, deflate_frame};
 
 /// Announcements are dropped when about so many bytes wait: they are hints, and must not crowd out messages.
 const ANNOUNCEMENT_BYTES: usize = 1 << 20;
@@ -53,17 +55,18 @@ pub(super) struct Batch {
     entries: Vec<Entry>,
     apart: Apart,
     pub(super) oldest: Option<u64>,
-    encoded: [OnceCell<Encoded>; Format::COUNT],
+    /// What was asked for so far; most rooms use one format.
+    encoded: SmallVec<[(Format, Encoded); 1]>,
 }
 
 /// All of a batch in one format.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Encoded {
     frames: Bytes,
     /// Where each message's frame ends.
     ends: SmallVec<[usize; 4]>,
     /// The messages one by one, for members for whom they have to wait.
-    each: OnceCell<Box<[Lossy]>>,
+    lossy: OnceCell<Box<[Lossy]>>,
 }
 
 impl Pending {
@@ -114,31 +117,46 @@ impl Pending {
             entries: pending.entries,
             apart: pending.apart,
             oldest: pending.oldest,
-            encoded: Default::default(),
+            encoded: SmallVec::new(),
         }
     }
 }
 
 impl Batch {
-    fn encoded(&self, format: Format) -> &Encoded {
-        self.encoded[format.index()].get_or_init(|| {
-            let mut frames = Vec::new();
-            let ends = self.entries.iter().map(|entry| {
-                format.encode_frame(&message(&self.stream, entry), &mut frames);
-                frames.len()
-            });
-            let ends = ends.collect();
-            Encoded {
-                frames: frames.into(),
-                ends,
-                each: OnceCell::new(),
-            }
+    /// All of it in this format, and its place in the list.
+    fn encoded(&mut self, format: Format) -> usize {
+        let known = self.encoded.iter().position(|(known, _)| *known == format);
+        known.unwrap_or_else(|| {
+            let encoded = match format.deflate {
+                Some(deflate) => {
+                    let plain = self.encoded(Format::from(format.codec));
+                    self.encoded[plain].1.deflated(deflate)
+                }
+                None => self.encode(format),
+            };
+            self.encoded.push((format, encoded));
+            self.encoded.len() - 1
         })
     }
 
+    fn encode(&self, format: Format) -> Encoded {
+        let mut frames = Vec::new();
+        let ends = self.entries.iter().map(|entry| {
+            format.encode_frame(&message(&self.stream, entry), &mut frames);
+            frames.len()
+        });
+        let ends = ends.collect();
+        Encoded {
+            frames: frames.into(),
+            ends,
+            lossy: OnceCell::new(),
+        }
+    }
+
     /// What this member gets in its format, and how many messages that is.
-    pub(super) fn of(&self, id: ConnId, format: Format) -> (Bytes, u32) {
-        let Encoded { frames, ends, .. } = self.encoded(format);
+    pub(super) fn of(&mut self, id: ConnId, format: Format) -> (Bytes, u32) {
+        let index = self.encoded(format);
+        let Encoded { frames, ends, .. } = &self.encoded[index].1;
         if self.apart.without.is_empty() && self.apart.late.is_empty() {
             return (frames.clone(), ends.len() as u32);
         }
@@ -163,19 +181,18 @@ impl Batch {
         (bytes.into(), messages)
     }
 
-    /// What [`Batch::of`] gives, message by message. Each has memory of its own: one that waits longer than the others must
-    /// not keep theirs.
+    /// What [`Batch::of`] has given, message by message. Each has memory of its own: one that waits longer than the others
+    /// must not keep theirs.
     pub(super) fn each(&self, id: ConnId, format: Format, policy: SlowPolicy) -> Vec<Lossy> {
-        let encoded = self.encoded(format);
-        let each = encoded.each.get_or_init(|| {
-            let begins = std::iter::once(&0).chain(&encoded.ends);
-            let ranges = begins.zip(&encoded.ends).map(|(begin, end)| *begin..*end);
-            let lossy = |(entry, range): (&Entry, _)| Lossy {
-                frame: Bytes::copy_from_slice(&encoded.frames[range]),
-                origin: Arc::new(origin(&self.stream, entry, policy)),
-            };
-            self.entries.iter().zip(ranges).map(lossy).collect()
-        });
+        let Some((_, encoded)) = self.encoded.iter().find(|(known, _)| *known == format) else {
+            return Vec::new();
+        };
+        let lossy = |(entry, frame): (&Entry, &[u8])| Lossy {
+            frame: Bytes::copy_from_slice(frame),
+            origin: Arc::new(origin(&self.stream, entry, policy)),
+        };
+        let lossy = || self.entries.iter().zip(encoded.each()).map(lossy).collect();
+        let each = encoded.lossy.get_or_init(lossy);
         let first = self.apart.late.get(&id).copied().unwrap_or_default();
         let mine = |entry: &usize| !self.apart.without.contains(&(id, *entry));
         let messages = each.iter().enumerate().skip(first);
@@ -185,13 +202,43 @@ impl Batch {
             .collect()
     }
 
-    /// Bytes of each frame that was made.
+    /// Bytes of each message that was encoded, before it was compressed.
     pub(super) fn sizes(&self) -> impl Iterator<Item = usize> {
-        let made = self.encoded.iter().filter_map(OnceCell::get);
-        made.flat_map(|encoded| {
-            let begins = std::iter::once(&0).chain(&encoded.ends);
-            encoded.ends.iter().zip(begins).map(|(end, begin)| end - begin)
-        })
+        let plain = self.encoded.iter().filter(|(format, _)| format.deflate.is_none());
+        plain.flat_map(|(_, encoded)| encoded.each().map(<[u8]>::len))
+    }
+}
+
+impl Encoded {
+    /// Each message's frame.
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(&0).chain(&self.ends);
+        begins
+            .zip(&self.ends)
+            .map(|(begin, end)| &self.frames[*begin..*end])
+    }
+
+    /// The same, compressed; the very same bytes when nothing gets smaller by that.
+    fn deflated(&self, deflate: Deflate) -> Self {
+        if self.each().all(|frame| frame.len() < DEFLATE_FROM) {
+            return self.clone();
+        }
+        let mut frames = Vec::with_capacity(self.frames.len());
+        let mut smaller = false;
+        let ends = self.each().map(|frame| {
+            smaller |= deflate_frame(&mut frames, frame, deflate);
+            frames.len()
+        });
+        let ends = ends.collect();
+        if !smaller {
+            return self.clone();
+        }
+        frames.shrink_to_fit();
+        Self {
+            frames: frames.into(),
+            ends,
+            lossy: OnceCell::new(),
+        }
     }
 }
 
@@ -256,91 +303,5 @@ fn message<'e>(stream: &'e StreamKey, entry: &'e Entry) -> ServerMessage<'e> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::value::RawValue;
-
-    use super::*;
-    use crate::protocol::Codec;
-
-    fn delivery(offset: u64) -> Delivery {
-        let position = Position {
-            epoch: "e".into(),
-            offset,
-        };
-        let event = match offset {
-            0 => Event::UserJoined {
-                user_id: "u".into(),
-                server_id: "s".into(),
-                connection: ConnId(7).text("i"),
-            },
-            _ => Event::RoomMessage {
-                user_id: "u".into(),
-                payload: RawValue::from_string("1".to_owned()).unwrap(),
-                timestamp: offset,
-                server_id: "s".into(),
-            },
-        };
-        Delivery {
-            stream: StreamKey::Room("r".into()),
-            position: (offset > 0).then_some(position),
-            event: Arc::new(event),
-        }
-    }
-
-    /// The offsets that frames of less than 126 bytes carry, 0 for announcements.
-    fn offsets(frames: &[u8], codec: Codec) -> Vec<u64> {
-        let mut rest = frames;
-        let mut offsets = Vec::new();
-        while let [_, length, behind @ ..] = rest {
-            let (payload, after) = behind.split_at(usize::from(*length));
-            let value: serde_json::Value = match codec {
-                Codec::MsgPack => rmp_serde::from_slice(payload).unwrap(),
-                _ => serde_json::from_slice(payload).unwrap(),
-            };
-            offsets.push(value["offset"].as_u64().unwrap_or_default());
-            rest = after;
-        }
-        offsets
-    }
-
-    fn batch(offsets: &[u64], late: ConnId) -> Batch {
-        let mut pending = Pending::default();
-        for (index, offset) in offsets.iter().enumerate() {
-            if index == 2 {
-                pending.joins(late);
-            }
-            pending.push(&delivery(*offset), "i");
-        }
-        pending.take(&StreamKey::Room("r".into()))
-    }
-
-    #[test]
-    fn a_batch_is_encoded_once_for_each_codec_that_is_asked_for_and_shared() {
-        let batch = batch(&[1, 2, 3], ConnId(9));
-        let (json, msgpack) = (Format::default(), Format::from(Codec::MsgPack));
-        assert!(batch.encoded.iter().all(|encoded| encoded.get().is_none()));
-        let (first, second) = (batch.of(ConnId(1), json), batch.of(ConnId(2), json));
-        assert_eq!((first.1, first.0.as_ptr()), (3, second.0.as_ptr()));
-        assert!(
-            batch.encoded[msgpack.index()].get().is_none(),
-            "nobody asked for it"
-        );
-        let other = batch.of(ConnId(3), msgpack);
-        assert_eq!(offsets(&other.0, Codec::MsgPack), [1, 2, 3]);
-        assert_eq!(batch.sizes().count(), 6);
-        assert_eq!(batch.sizes().sum::<usize>(), first.0.len() + other.0.len());
-    }
-
-    #[test]
-    fn whoever_joined_late_and_whoever_is_announced_miss_the_same_in_every_codec() {
-        // the third is the announcement of connection 7, and connection 9 came before it
-        let batch = batch(&[1, 2, 0, 3], ConnId(9));
-        for codec in [Codec::Json, Codec::MsgPack] {
-            for (id, expected) in [(1, &[1, 2, 0, 3][..]), (7, &[1, 2, 3]), (9, &[0, 3])] {
-                let (frames, messages) = batch.of(ConnId(id), codec.into());
-                assert_eq!(offsets(&frames, codec), expected, "{codec:?} {id}");
-                assert_eq!(messages as usize, expected.len());
-            }
-        }
-    }
-}
+#[path = "pending_tests.rs"]
+mod tests;

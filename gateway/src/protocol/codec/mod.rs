@@ -33,7 +33,7 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Every codec, in the order of [`Format::index`].
+    /// Every codec.
     pub const ALL: [Self; 3] = [Self::Json, Self::MsgPack, Self::Proto];
 
     /// Its name in `Sec-WebSocket-Protocol` (RFC 6455 §1.9).
@@ -96,15 +96,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// How many there are.
-    pub const COUNT: usize = Codec::ALL.len();
-
-    /// Its number, below [`Format::COUNT`].
-    pub const fn index(self) -> usize {
-        self.codec as usize
-    }
-
-    /// Appends one frame, as it goes to a client. May follow other frames in `out`.
+    /// Appends one frame, not compressed, as it goes to a client. May follow other frames in `out`.
     pub fn encode_frame(self, message: &ServerMessage<'_>, out: &mut Vec<u8>) {
         websocket::write_frame(out, self.codec.opcode(), |out| self.codec.encode(message, out));
     }

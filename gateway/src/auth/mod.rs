@@ -1,8 +1,8 @@
 //! Who a client is: the token of its upgrade request becomes an [`Identity`].
 //!
-//! Sans-IO but for the key set, which a task of its own fetches ([`Jwks`]); the time is passed in. Tokens are never part of `Debug` output or of an error. A client that is refused is
-//! upgraded all the same and closed at once with 4001: browsers cannot read the status of a failed upgrade, but they can
-//! read a close code.
+//! Sans-IO but for the key set, which a task of its own fetches ([`Jwks`]); the time is passed in. Tokens are never part
+//! of `Debug` output or of an error. A client that is refused is upgraded all the same and closed at once with 4001:
+//! browsers cannot read the status of a failed upgrade, but they can read a close code.
 
 mod credentials;
 mod fetch;

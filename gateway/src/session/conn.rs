@@ -8,23 +8,17 @@ use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::env::{Closed, ConnId, Env};
+use super::env::{ConnId, Env};
 use super::lossy::{Bounds, Lossy};
 use super::outbox::{Outbox, SLICES};
 use super::sweep::PING_INTERVAL;
 use crate::clock::Tick;
-use crate::protocol::{CloseCode, CloseReason, Format, Initiator, ServerMessage};
-use crate::websocket;
-
-/// How long the peer has to answer our close frame before the connection is cut.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::protocol::{CloseReason, Format, ServerMessage};
 
 /// Bytes that [`Conn::read`] makes room for.
 const READ: usize = 64 << 10;
@@ -50,8 +44,8 @@ pub struct Conn {
     pub format: Format,
     pub(super) socket: TcpStream,
     pub(super) env: Arc<Env>,
-    out: Mutex<Out>,
-    close: AtomicU32,
+    pub(super) out: Mutex<Out>,
+    pub(super) close: AtomicU32,
     pub(super) close_deadline: AtomicU32,
     /// Any inbound frame.
     pub(super) last_inbound: AtomicU32,
@@ -63,12 +57,12 @@ pub struct Conn {
 }
 
 #[derive(Debug, Default)]
-struct Out {
-    queue: Option<Box<Outbox>>,
+pub(super) struct Out {
+    pub(super) queue: Option<Box<Outbox>>,
     /// Our close frame is the last that is sent.
-    sealed: bool,
+    pub(super) sealed: bool,
     /// Shut down when the queue is empty.
-    finish: Option<Shutdown>,
+    pub(super) finish: Option<Shutdown>,
 }
 
 impl Conn {
@@ -167,7 +161,7 @@ impl Conn {
     }
 
     /// False when more waits now than may wait.
-    fn write_locked(
+    pub(super) fn write_locked(
         self: &Arc<Self>,
         out: &mut Out,
         frames: &Bytes,
@@ -263,102 +257,6 @@ impl Conn {
         }
         let reason = CloseReason::SlowConsumer;
         self.begin_close(out, reason.code(), reason);
-    }
-
-    /// Begins a close from our side: the close frame goes behind what waits, nothing goes behind it. True when
-    /// nobody had closed before.
-    pub fn close(self: &Arc<Self>, reason: CloseReason) -> bool {
-        self.close_with(reason.code(), reason)
-    }
-
-    /// [`Conn::close`] with another code than the reason's own.
-    pub fn close_with(self: &Arc<Self>, code: CloseCode, reason: CloseReason) -> bool {
-        self.begin_close(&mut self.out.lock(), code, reason)
-    }
-
-    fn begin_close(self: &Arc<Self>, out: &mut Out, code: CloseCode, reason: CloseReason) -> bool {
-        if !self.mark(Closed {
-            code: code.get(),
-            reason,
-            initiator: Initiator::Server,
-        }) {
-            return false;
-        }
-        let deadline = self.env.clock.tick().after(CLOSE_TIMEOUT);
-        self.close_deadline.store(deadline.to_bits(), Relaxed);
-        if !out.sealed {
-            let frame = websocket::close_frame(Some(code), reason.text());
-            self.write_locked(out, &frame, 0, None);
-            out.sealed = true;
-        }
-        true
-    }
-
-    /// The peer's close frame came: answers it unless ours went first, and ends.
-    pub fn peer_closed(self: &Arc<Self>, code: Option<CloseCode>) {
-        let on_wire = code.unwrap_or(CloseCode::NO_STATUS).get();
-        let first = self.mark(Closed {
-            code: on_wire,
-            reason: CloseReason::Client,
-            initiator: Initiator::Client,
-        });
-        let mut out = self.out.lock();
-        if first && !out.sealed {
-            let deadline = self.env.clock.tick().after(CLOSE_TIMEOUT);
-            self.close_deadline.store(deadline.to_bits(), Relaxed);
-            self.write_locked(&mut out, &websocket::close_frame(code, ""), 0, None);
-        }
-        self.finish(&mut out, Shutdown::Both);
-    }
-
-    /// Nothing is sent any more, and the peer is told so behind the close frame that went before; what it sent is still
-    /// read, so that a reset does not overtake the frame.
-    pub fn finish_writing(&self) {
-        self.finish(&mut self.out.lock(), Shutdown::Write);
-    }
-
-    fn finish(&self, out: &mut Out, how: Shutdown) {
-        out.sealed = true;
-        match out.queue {
-            None => self.shut_down(how),
-            Some(_) => out.finish = Some(how),
-        }
-    }
-
-    /// Ends the connection at once.
-    pub fn cut(&self) {
-        let mut out = self.out.lock();
-        out.sealed = true;
-        out.queue = None;
-        self.shut_down(Shutdown::Both);
-    }
-
-    /// With `Both`, the session's read ends by this: it sees the end of the stream.
-    fn shut_down(&self, how: Shutdown) {
-        // fails only when the peer is gone already, which the session sees as well
-        let _ = SockRef::from(&self.socket).shutdown(how);
-    }
-
-    fn mark(&self, closed: Closed) -> bool {
-        self.close
-            .compare_exchange(0, closed.to_bits(), Relaxed, Relaxed)
-            .is_ok()
-    }
-
-    /// How it was closed; `None` while open.
-    pub fn closed(&self) -> Option<Closed> {
-        Closed::from_bits(self.close.load(Relaxed))
-    }
-
-    /// How it was closed, once its stream has ended: cut by the peer unless a close frame went before.
-    pub(super) fn ended(&self) -> Closed {
-        let cut = Closed {
-            code: CloseCode::ABNORMAL.get(),
-            reason: CloseReason::Cut,
-            initiator: Initiator::Client,
-        };
-        self.mark(cut);
-        self.closed().unwrap_or(cut)
     }
 
     /// The last message in either direction.

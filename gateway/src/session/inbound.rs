@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::sweep::pong_latency;
-use super::{Conn, Joining, Session, Step, end_of};
+use super::{Conn, Session, Step, end_of};
 use crate::admission::moment;
 use crate::auth::{AuthError, Grants};
 use crate::broker::{BrokerError, Event, Publish, Reply, StreamKey};
@@ -16,12 +16,11 @@ use crate::protocol::{
     ClientMessage, CloseReason, ErrorCode, Format, MessageKind, ParseError, Rejected, RequestId,
     ServerMessage,
 };
-use crate::room::{JoinError, JoinStep, Room};
 use crate::websocket::{self, Incoming, Opcode, Rules};
 
 /// What the messages of one read led to, kept so that it goes out together.
 #[derive(Default)]
-struct Turn {
+pub(super) struct Turn {
     format: Format,
     replies: Vec<u8>,
     count: u32,
@@ -34,7 +33,7 @@ impl Turn {
         self.count += 1;
     }
 
-    fn error(&mut self, code: ErrorCode, id: Option<RequestId<'_>>) {
+    pub(super) fn error(&mut self, code: ErrorCode, id: Option<RequestId<'_>>) {
         self.reply(&ServerMessage::error(code, id.map(RequestId::raw)));
     }
 }
@@ -88,7 +87,7 @@ impl Session {
     }
 
     /// Sends the replies and publishes what the turn has gathered.
-    fn flush(&self, turn: &mut Turn) {
+    pub(super) fn flush(&self, turn: &mut Turn) {
         let env = &self.gateway().env;
         if turn.count > 0 {
             env.metrics.sent(u64::from(turn.count));
@@ -276,7 +275,7 @@ impl Session {
         }
     }
 
-    fn may(&self, granted: impl FnOnce(&Grants) -> bool) -> bool {
+    pub(super) fn may(&self, granted: impl FnOnce(&Grants) -> bool) -> bool {
         self.grants.as_deref().is_none_or(granted)
     }
 
@@ -287,86 +286,6 @@ impl Session {
             event,
             reply: Some(reply),
         });
-    }
-
-    fn find(&self, name: &str) -> Option<&Arc<Room>> {
-        self.rooms
-            .iter()
-            .find(|room| room.name().is_some_and(|known| **known == *name))
-    }
-
-    fn join(&mut self, name: Cow<'_, str>, id: Option<RequestId<'_>>, turn: &mut Turn) -> Option<Step> {
-        if !self.may(|grants| grants.may_join(&name)) {
-            turn.error(ErrorCode::Forbidden, id);
-            return None;
-        }
-        let known = self.find(&name).is_some();
-        if !known
-            && !self
-                .gateway()
-                .settings
-                .limits
-                .rooms_per_connection
-                .allows(self.rooms.len())
-        {
-            turn.error(ErrorCode::TooManyRooms, id);
-            return None;
-        }
-        self.flush(turn);
-        let gateway = self.gateway();
-        match gateway
-            .rooms
-            .join(&self.conn, StreamKey::Room(name.into()), &gateway.broker)
-        {
-            JoinStep::Done(joined) => {
-                self.joined_room(joined, id.map(RequestId::raw));
-                None
-            }
-            JoinStep::Wait(done) => Some(Step::Join(Box::new(Joining {
-                done,
-                room: true,
-                id: id.map(|id| id.raw().to_owned()),
-            }))),
-        }
-    }
-
-    /// A join has ended; the client was told by the room unless it failed.
-    pub(super) fn joined_room(&mut self, joined: Result<Arc<Room>, JoinError>, id: Option<&RawValue>) {
-        match joined {
-            Ok(room) => {
-                if !self.rooms.iter().any(|known| Arc::ptr_eq(known, &room)) {
-                    self.rooms.push(room);
-                }
-            }
-            Err(error) => {
-                let env = &self.gateway().env;
-                let code = match &error {
-                    JoinError::Broker(error) => code_of(error),
-                    // rooms are never full; personal streams are, but nobody asks to join them
-                    JoinError::Full => ErrorCode::Internal,
-                };
-                let error = error.to_string();
-                let frame = self
-                    .conn
-                    .format
-                    .frame(&ServerMessage::error_because(code, &error, id));
-                env.metrics.sent(1);
-                self.conn.send(&frame, 1, env.clock.tick());
-            }
-        }
-    }
-
-    fn leave(&mut self, name: &str) {
-        let known = self
-            .rooms
-            .iter()
-            .position(|room| room.name().is_some_and(|known| **known == *name));
-        if let Some(index) = known {
-            let room = self.rooms.swap_remove(index);
-            self.gateway()
-                .rooms
-                .leave(&self.conn, &room, &*self.gateway().broker);
-        }
     }
 }
 
@@ -406,7 +325,7 @@ fn answer(conn: Arc<Conn>, id: Option<Box<RawValue>>) -> Reply {
     })
 }
 
-const fn code_of(error: &BrokerError) -> ErrorCode {
+pub(super) const fn code_of(error: &BrokerError) -> ErrorCode {
     match error {
         BrokerError::Unavailable => ErrorCode::BrokerUnavailable,
         BrokerError::Unconfirmed => ErrorCode::Unconfirmed,

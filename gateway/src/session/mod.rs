@@ -5,10 +5,12 @@
 //! ([`Conn::send`]). Messages of one client are served in their order: what must be awaited (the first join of a room)
 //! is awaited before the next message is looked at.
 
+mod closing;
 mod conn;
 mod env;
 mod inbound;
 mod lossy;
+mod membership;
 mod outbox;
 mod registry;
 mod sweep;
@@ -37,7 +39,8 @@ use crate::protocol::{CloseReason, Format, Initiator};
 use crate::room::{JoinError, JoinStep, Room};
 use crate::websocket::Decoder;
 
-pub use conn::{CLOSE_TIMEOUT, Conn};
+pub use closing::CLOSE_TIMEOUT;
+pub use conn::Conn;
 pub(crate) use lossy::{Lossy, Origin};
 
 pub use env::{Closed, ConnId, Env};

@@ -14,8 +14,8 @@ use wsfleet_load::wire::handshake::{self, Answer};
 
 use super::reader::Reader;
 
-/// Ports tried for one connection.
-const TRIES: u32 = 256;
+/// Ports tried for one connection: a crowd beside another one may begin anywhere in the ports that the other holds in a row.
+const TRIES: u32 = 1 << 15;
 /// Linux's EINPROGRESS.
 const IN_PROGRESS: i32 = 115;
 /// Each client's mask: RFC 6455 asks for one that scripts can't guess, and there are none here.

@@ -17,15 +17,15 @@ use crate::process::Ports;
 use crate::redis::RedisServer;
 use crate::wait::{SOON, until_async, within};
 
-/// Limits off that count by address: in a test every client has the same one.
-const ONE_ADDRESS: [&str; 4] = [
+/// `?token=abc` is user `user_abc`, and one address, from which all tests come, may connect as often as it likes.
+pub const OPEN: [&str; 6] = [
+    "--auth",
+    "insecure-token",
     "--limit",
     "connectionsPerIp=0",
     "--limit",
     "handshakesPerSecondPerIp=0",
 ];
-/// `?token=abc` is user `user_abc`.
-const INSECURE: [&str; 2] = ["--auth", "insecure-token"];
 
 /// A gateway in this process. Dropping it ends it at once, without a drain.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Fleet {
             .map(|number| {
                 let id = format!("g{number}");
                 let own = ["--server-id", &id, "--broker", &broker];
-                let all = [&INSECURE[..], &ONE_ADDRESS, &own, flags].concat();
+                let all = [&OPEN[..], &own, flags].concat();
                 Gateway::start(&all)
             })
             .collect::<Result<_>>()?;

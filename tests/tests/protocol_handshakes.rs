@@ -8,20 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use wsfleet_tests::client::{Connect, Upgrade};
-use wsfleet_tests::gateway::Gateway;
+use wsfleet_tests::gateway::{Gateway, OPEN};
 use wsfleet_tests::wait::{soon, within};
 
-const INSECURE: [&str; 6] = [
-    "--auth",
-    "insecure-token",
-    "--limit",
-    "connectionsPerIp=0",
-    "--limit",
-    "handshakesPerSecondPerIp=0",
-];
-
 fn start(more: &[&str]) -> Result<Gateway> {
-    Gateway::start(&[&INSECURE[..], more].concat())
+    Gateway::start(&[&OPEN[..], more].concat())
 }
 
 /// Sends its request a byte a second for ever; gives what it was answered when it was cut off.

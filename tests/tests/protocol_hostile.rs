@@ -2,6 +2,7 @@
 //! says why, and takes no memory.
 
 use anyhow::{Result, ensure};
+use wsfleet_tests::gateway::OPEN;
 use wsfleet_tests::process::Process;
 use wsfleet_tests::raw::{Raw, deflated, frame};
 
@@ -10,13 +11,7 @@ const ATTACKERS: usize = 64;
 /// What the program may grow by under all of them. What each of them tries to make it keep is far more.
 const GROWTH: u64 = 16 << 20;
 
-const FLAGS: [&str; 12] = [
-    "--auth",
-    "insecure-token",
-    "--limit",
-    "connectionsPerIp=0",
-    "--limit",
-    "handshakesPerSecondPerIp=0",
+const UNLIMITED: [&str; 6] = [
     "--limit",
     "connectionsPerUser=0",
     "--limit",
@@ -28,7 +23,7 @@ const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// Sends `bytes` on many connections at once; each must be closed with `code`, and the program must not have grown.
 async fn attack(bytes: &[u8], code: u16) -> Result<()> {
-    let gateway = Process::start(&FLAGS).await?;
+    let gateway = Process::start(&[OPEN, UNLIMITED].concat()).await?;
     let to = gateway.ports.clients;
     let mut attackers = Vec::new();
     for number in 0..ATTACKERS {
@@ -94,7 +89,7 @@ async fn the_largest_length_that_rfc_6455_allows_is_closed_with_1009_before_anyt
 
 /// One client that sends `frames` and is closed with `code`, by a gateway that goes on serving.
 async fn refused(frames: &[Vec<u8>], code: u16) -> Result<()> {
-    let gateway = Process::start(&FLAGS).await?;
+    let gateway = Process::start(&[OPEN, UNLIMITED].concat()).await?;
     let mut client = Raw::open(gateway.ports.clients, "odd", Some(OFFER)).await?;
     client.expect("welcome").await?;
     for frame in frames {

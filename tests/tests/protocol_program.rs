@@ -6,18 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 use wsfleet_tests::client::{Client, Connect, Upgrade};
+use wsfleet_tests::gateway::OPEN;
 use wsfleet_tests::process::{Ports, Process};
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::wait::{SOON, until_async};
-
-const OPEN: [&str; 6] = [
-    "--auth",
-    "insecure-token",
-    "--limit",
-    "connectionsPerIp=0",
-    "--limit",
-    "handshakesPerSecondPerIp=0",
-];
 
 async fn clients(process: &Process, count: usize) -> Result<Vec<Client>> {
     process.ready().await?;

@@ -73,11 +73,13 @@ impl Rate {
         Self::new(limit, limit.as_setting().saturating_mul(2))
     }
 
-    /// `limit` tokens per second, 50 ms worth (at least 20) at once: what is admitted in any second is within 5 % of a
-    /// setting of 400 or more, a storm or not. Below that a smaller bucket would lose tokens to arrivals that are
-    /// merely uneven, and admit less than was set.
+    /// `limit` tokens per second, 50 ms worth and one (at least 20) at once. In a storm, which leaves no pause longer
+    /// than 50 ms, each second admits the setting within 5 %: what a pause saves is admitted after it, and the one more
+    /// has room for the token that was on its way. From a setting of 400 on, no second admits more than 5 % and one
+    /// above it, a storm or not. Below that a smaller bucket would lose tokens to arrivals that are merely uneven,
+    /// and admit less than was set.
     pub const fn smooth(limit: Limit) -> Self {
-        let share = limit.as_setting() / 20;
+        let share = limit.as_setting() / 20 + 1;
         Self::new(limit, if share < 20 { 20 } else { share })
     }
 
@@ -172,6 +174,18 @@ mod tests {
         })
     }
 
+    /// Settings of all sizes: few of those up to 5,000 are small.
+    fn settings() -> impl Strategy<Value = u32> {
+        prop_oneof![1..20_u32, 20..400_u32, 400..=5_000_u32]
+    }
+
+    /// Pauses, as parts of the longest one, and what comes after each, as a multiple of what flowed in during it.
+    fn storms() -> impl Strategy<Value = Vec<(f64, f64)>> {
+        let pause = prop_oneof![2 => 0.0..=1.0_f64, 1 => Just(1.0)];
+        let excess = prop_oneof![1 => Just(1.0), 2 => 1.0..8.0_f64];
+        proptest::collection::vec((pause, excess), 1..64)
+    }
+
     #[test]
     fn a_bucket_is_sixteen_bytes() {
         assert_eq!(size_of::<TokenBucket>(), 16);
@@ -244,6 +258,40 @@ mod tests {
             let set = now as f64 / SECOND as f64 * f64::from(rate.per_second);
             let ratio = accepted as f64 / set;
             prop_assert!((0.95..=1.05).contains(&ratio), "accepted {accepted}, set {set}");
+        }
+
+        /// Once the burst is spent, every single second of a storm admits the setting within 5 %, from whenever it is
+        /// counted; below 20, where 5 % is less than one handshake, within one. A storm asks for no less than the
+        /// setting, in bursts between which no more flows in than those 5 %: what flows in later than a second ends
+        /// is the next one's.
+        #[test]
+        fn every_second_of_a_storm_admits_the_setting(per_second in settings(), storm in storms()) {
+            let rate = Rate::smooth(Limit::new(per_second));
+            let mut bucket = TokenBucket::full(rate, at(0));
+            while bucket.take(at(0), 1, rate).is_ok() {}
+            let tolerance = u64::from(per_second / 20).max(1);
+            let longest = tolerance * SECOND / u64::from(per_second);
+            let (mut now, mut moments, mut admitted) = (0, Vec::new(), Vec::new());
+            for (pause, excess) in storm.iter().cycle() {
+                let pause = ((longest as f64 * pause) as u64).max(SECOND / 50_000);
+                now += pause;
+                moments.push(now);
+                let due = pause as f64 * f64::from(per_second) / SECOND as f64;
+                for _ in 0..(due * excess).ceil() as u64 {
+                    admitted.extend(bucket.take(at(now), 1, rate).is_ok().then_some(now));
+                }
+                if now >= 4 * SECOND {
+                    break;
+                }
+            }
+            let before = |time| admitted.partition_point(|admitted| *admitted < time) as u64;
+            // a second that begins with a burst, and one that begins behind it
+            for begin in moments.into_iter().flat_map(|moment| [moment, moment + 1]) {
+                if begin + SECOND <= now {
+                    let count = before(begin + SECOND) - before(begin);
+                    prop_assert!(count.abs_diff(u64::from(per_second)) <= tolerance, "{count} of {per_second}");
+                }
+            }
         }
 
         /// In no window is more admitted than a full bucket and what flowed in, whatever is asked for and when.

@@ -1,10 +1,11 @@
 //! Whether the gateway accepts, and whom it closes when (§7 of the design: lease, fencing, uniform closes).
 //!
-//! [`Control`] decides what a request means, [`Pacer`] who is due; both are pure. [`run`] is the task between them and the
-//! sockets. A close is announced (`server_shutdown`) to each client a random time before its slot, so that it can
+//! [`Control`] decides what a request means, [`Pacer`] who is due, `Line` keeps the one to the other; all are pure. [`run`]
+//! is the task between them and the sockets. A close is announced (`server_shutdown`) to each client a random time before its slot, so that it can
 //! connect elsewhere first, and happens at its slot even if the client does nothing.
 
 mod control;
+mod line;
 mod pacer;
 mod task;
 

@@ -1,11 +1,11 @@
 //! Pacing of a drain: who is told when, who is closed when. Pure: time is passed in.
 //!
-//! Sockets stand in line. The k-th of those still there has its slot k/rate from now; it is told
-//! (`server_shutdown`) its own random time before that slot to come a [`handover`] before it, so that it can open its
-//! next connection while this one is served, and is closed at its slot if it has not gone by itself. Closes are gated by credit that grows with the granted rate
-//! only while the lease lasts, so a cut rate or a lease that ran out pauses closes even for those that were told. A told
-//! socket that goes by itself uses its slot up: departures caused by the drain never exceed the rate. One that goes
-//! untold is ordinary churn: the others move up.
+//! Sockets stand in line. The k-th of those still there has its slot k/rate from now; it is told (`server_shutdown`) its
+//! own random time before that slot to come a [`handover`] before it, so that it can open its next connection while
+//! this one is served, and is closed at its slot if it has not gone by itself. Closes are gated by credit that grows
+//! with the granted rate only while the lease lasts, so a cut rate or a lease that ran out pauses closes even for those
+//! that were told. A told socket that goes by itself uses its slot up: departures caused by the drain never exceed the
+//! rate. One that goes untold is ordinary churn: the others move up.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -48,6 +48,9 @@ struct Common {
     /// Address of the gateway; with several, each socket takes one at random, but not its client's latest one.
     #[arg(long = "url", default_value = "ws://127.0.0.1:8080/ws")]
     urls: Vec<Target>,
+    /// Address of each client's first socket, with several in turn; the later ones go to --url. Not given, all do.
+    #[arg(long = "first-url", value_name = "URL")]
+    first_urls: Vec<Target>,
     /// Clients to open.
     #[arg(long, default_value_t = 100)]
     connections: u32,
@@ -227,6 +230,7 @@ impl Common {
             .ok_or("--url: at least one address is needed")?;
         let config = LoadConfig {
             targets: self.urls,
+            first_targets: self.first_urls,
             connections: self.connections,
             rate: self.rate,
             connect_concurrency: self.connect_concurrency,
@@ -298,11 +302,12 @@ mod tests {
     fn the_flags_of_a_run_become_its_settings() {
         let run = run(
             "run --url ws://127.0.0.1:9/ws --connections 2000 --rooms 20 --publish-rate 200 --duration 60s \
-                       --source 127.0.0.1,127.0.0.2 --break-before-make",
+                       --source 127.0.0.1,127.0.0.2 --break-before-make --first-url ws://127.0.0.1:8/ws",
         )
         .unwrap();
         assert_eq!(run.config.rooms, RoomLayout::Count(20));
         assert_eq!(run.config.sources.len(), 2);
+        assert_eq!((run.config.targets.len(), run.config.first_targets.len()), (1, 1));
         assert_eq!(run.config.reconnect, Reconnect::BreakBeforeMake);
         assert_eq!(run.duration, Some(Duration::from_mins(1)));
         assert!(!run.idle);

@@ -9,7 +9,7 @@ use prometheus::IntCounter;
 use serde_json::value::RawValue;
 use wsfleet_gateway::broker::redis::{RedisBroker, RedisConfig, Stats, Timing};
 use wsfleet_gateway::broker::{
-    Broker, BrokerError, Delivery, Event, Health, Position, Publish, Sink, StreamKey,
+    Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish, Sink, StreamKey,
 };
 
 use crate::redis::RedisServer;
@@ -40,9 +40,10 @@ pub struct Recorder {
 }
 
 impl Sink for Recorder {
-    fn deliver(&self, batch: Vec<Delivery>) {
+    fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded> {
         self.batches.lock().push(batch.len());
         self.deliveries.lock().extend(batch);
+        None
     }
 }
 

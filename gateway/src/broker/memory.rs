@@ -5,7 +5,8 @@
 //! so concurrent publishers keep one order, and what piles up while a large room is written to goes out as one batch.
 //!
 //! What bounds it: a shard that holds [`STREAMS_PER_SHARD`] streams forgets those that were silent for
-//! [`KEEP_SILENT`]; a forgotten stream begins anew, with a new epoch. An outbox holds [`OUTBOX`] deliveries.
+//! [`KEEP_SILENT`]; a forgotten stream begins anew, with a new epoch. While the members of a room do not keep up its outbox
+//! fills; it holds [`OUTBOX`] deliveries with [`OUTBOX_BYTES`] of payload, and what is published beyond is refused.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Broker, BrokerError, Delivery, Health, Position, Publish, Sink, StreamKey};
+use super::{Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish, Sink, StreamKey};
 
 /// Shards of the table of streams; a power of two.
 const SHARDS: usize = 16;
@@ -25,6 +26,8 @@ const STREAMS_PER_SHARD: usize = 8_192;
 const KEEP_SILENT: Duration = Duration::from_hours(1);
 /// Deliveries that may wait for one stream's deliverer; more are refused as overload.
 const OUTBOX: usize = 16_384;
+/// Bytes of payload that may wait there; more are refused as overload.
+const OUTBOX_BYTES: usize = 4 << 20;
 /// Rounds after which a deliverer hands over to a task of its own, so that one session is not held for ever.
 const ROUNDS: usize = 8;
 
@@ -48,7 +51,19 @@ struct StreamState {
     offset: u64,
     last_message: Instant,
     outbox: Vec<Delivery>,
+    /// Payload in the outbox.
+    outbox_bytes: usize,
     delivering: bool,
+}
+
+/// What came of a round.
+enum Round {
+    /// Nothing is left, and nobody delivers any more.
+    Done,
+    /// There may be more.
+    Again,
+    /// There may be more, after this.
+    After(Crowded),
 }
 
 impl std::fmt::Debug for MemoryBroker {
@@ -95,6 +110,7 @@ impl MemoryBroker {
             offset: 0,
             last_message: now,
             outbox: Vec::new(),
+            outbox_bytes: 0,
             delivering: false,
         })));
         shard.streams.insert(key.clone(), Arc::clone(&stream));
@@ -120,9 +136,10 @@ impl Stream {
         let Publish { stream, event, reply } = publish;
         let outcome = {
             let mut state = self.0.lock();
-            if state.outbox.len() >= OUTBOX {
+            if state.outbox.len() >= OUTBOX || state.outbox_bytes >= OUTBOX_BYTES {
                 Err(BrokerError::Overloaded)
             } else {
+                state.outbox_bytes += payload_bytes(&event);
                 state.offset += 1;
                 state.last_message = now;
                 let position = Position {
@@ -152,34 +169,58 @@ impl Stream {
             }
             state.delivering = true;
         }
+        let mut crowded = None;
         for _ in 0..ROUNDS {
-            if self.deliver_round(&*sink) {
-                return;
+            match self.deliver_round(&*sink) {
+                Round::Done => return,
+                Round::Again => {}
+                Round::After(wait) => {
+                    crowded = Some(wait);
+                    break;
+                }
             }
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                while !self.deliver_round(&*sink) {
-                    tokio::task::yield_now().await;
-                }
-            });
+            runtime.spawn(self.deliver_on(sink, crowded));
         } else {
-            while !self.deliver_round(&*sink) {}
+            while !matches!(self.deliver_round(&*sink), Round::Done) {}
         }
     }
 
-    /// Delivers what is in the outbox; true when it was empty and nobody delivers any more.
-    fn deliver_round(&self, sink: &dyn Sink) -> bool {
+    /// Delivers until the outbox is empty, as fast as members take it.
+    async fn deliver_on(self: Arc<Self>, sink: Arc<dyn Sink>, mut crowded: Option<Crowded>) {
+        loop {
+            match crowded.take() {
+                Some(wait) => wait.await,
+                None => tokio::task::yield_now().await,
+            }
+            match self.deliver_round(&*sink) {
+                Round::Done => return,
+                Round::Again => {}
+                Round::After(wait) => crowded = Some(wait),
+            }
+        }
+    }
+
+    /// Delivers what is in the outbox.
+    fn deliver_round(&self, sink: &dyn Sink) -> Round {
         let batch = {
             let mut state = self.0.lock();
             if state.outbox.is_empty() {
                 state.delivering = false;
-                return true;
+                return Round::Done;
             }
+            state.outbox_bytes = 0;
             std::mem::take(&mut state.outbox)
         };
-        sink.deliver(batch);
-        false
+        sink.deliver(batch).map_or(Round::Again, Round::After)
+    }
+}
+
+fn payload_bytes(event: &Event) -> usize {
+    match event {
+        Event::RoomMessage { payload, .. } | Event::DirectMessage { payload, .. } => payload.get().len(),
+        Event::UserJoined { .. } | Event::UserLeft { .. } => 0,
     }
 }
 
@@ -222,7 +263,8 @@ impl Broker for MemoryBroker {
             stream.deliver(Arc::clone(&self.sink));
         }
         if !announcements.is_empty() {
-            self.sink.deliver(announcements);
+            // not waited for: rooms drop announcements before they are crowded
+            let _crowded = self.sink.deliver(announcements);
         }
     }
 
@@ -262,7 +304,6 @@ impl Broker for MemoryBroker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::broker::Event;
     use serde_json::value::RawValue;
     use std::collections::BTreeMap;
 
@@ -270,11 +311,12 @@ mod tests {
     struct Recorder(Mutex<BTreeMap<StreamKey, Vec<u64>>>);
 
     impl Sink for Recorder {
-        fn deliver(&self, batch: Vec<Delivery>) {
+        fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded> {
             for delivery in batch {
                 let offset = delivery.position.map_or(0, |position| position.offset);
                 self.0.lock().entry(delivery.stream).or_default().push(offset);
             }
+            None
         }
     }
 

@@ -138,9 +138,13 @@ pub struct Delivery {
 /// Takes what a broker delivers. A batch is everything that one read of the link (or one publish call) brought, so that
 /// a room's share of it is written to each member at once. Must not block.
 pub trait Sink: Send + Sync + 'static {
-    /// Takes a batch; per stream it is in offset order.
-    fn deliver(&self, batch: Vec<Delivery>);
+    /// Takes a batch; per stream it is in offset order. Members are written to meanwhile: when they do not keep up, it gives
+    /// what the broker must await before it delivers more.
+    fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded>;
 }
+
+/// Ready when there is room again, or nobody left to deliver to.
+pub type Crowded = BoxFuture<'static, ()>;
 
 /// What can go wrong. Each variant is temporary: nothing was accepted, trying again later may work.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

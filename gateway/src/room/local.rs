@@ -2,7 +2,7 @@
 //!
 //! The first local member subscribes at the broker, the last one unsubscribes; `Link` makes these changes one after the
 //! other, whoever comes meanwhile waits for the change to end and looks again. Deliveries append under the lock; whoever
-//! finds nobody flushing takes all that is pending and writes it, once per member, without the lock. A member that
+//! finds nobody flushing takes what is pending and has it written, once per member, without the lock. A member that
 //! joins gets the position behind what is pending, and nothing of it.
 
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::batch::Batch;
+use super::fanout::Fanout;
 use super::members::Members;
-use super::pending::{Batch, Pending};
+use super::pending::Pending;
 use crate::broker::{Delivery, Position, StreamKey};
-use crate::clock::Clock;
 use crate::config::SlowPolicy;
 use crate::protocol::ServerMessage;
 use crate::session::{Conn, ConnId, Env};
@@ -93,7 +94,7 @@ pub(super) struct Left {
 pub(super) enum Flush {
     /// Nobody needs to.
     No,
-    /// The caller, at once.
+    /// The caller, at once, unless somebody does.
     Now,
     /// The caller, after [`LINGER`].
     Later,
@@ -275,10 +276,10 @@ impl Room {
             return Flush::No;
         }
         let sequenced = delivery.position.is_some();
-        if !state.take_in(&delivery, env) || state.flushing {
+        if !state.take_in(&delivery, env) {
             return Flush::No;
         }
-        if sequenced {
+        if sequenced || state.flushing {
             return Flush::Now;
         }
         if std::mem::replace(&mut state.lingering, true) {
@@ -288,24 +289,40 @@ impl Room {
         }
     }
 
-    /// Writes what is pending, unless somebody does; goes on until nothing is.
-    pub(super) fn flush(&self, env: &Env) {
+    /// What to await before more is delivered, when members do not keep up with what is.
+    pub(super) fn crowded(&self) -> Option<OwnedNotified> {
+        self.state.lock().pending.as_mut()?.crowded()
+    }
+
+    /// Writes what is pending, unless somebody does; goes on until nothing is. A large room is written to by tasks, and
+    /// this comes back at once.
+    pub(super) fn flush(self: &Arc<Self>, env: &Arc<Env>) {
         let mut state = self.state.lock();
         state.lingering = false;
-        if state.flushing {
-            return;
+        if !state.flushing {
+            self.go_on(state, env);
         }
-        while let Some(mut batch) = state
-            .pending
-            .take()
-            .filter(|pending| !pending.is_empty())
-            .map(|mut pending| pending.take(&self.key))
-        {
+    }
+
+    /// The tasks have written to everybody.
+    pub(super) fn written(self: &Arc<Self>, env: &Arc<Env>) {
+        let mut state = self.state.lock();
+        state.flushing = false;
+        self.go_on(state, env);
+    }
+
+    fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>, env: &Arc<Env>) {
+        while let Some(block) = state.pending.as_mut().and_then(|pending| pending.take()) {
+            let batch = Batch::new(self.key.clone(), block);
+            let fanout = Fanout::new(env, batch, state.members.clone(), state.policy);
             state.flushing = true;
-            let (members, policy) = (state.members.clone(), state.policy);
-            MutexGuard::unlocked(&mut state, || write(&members, &mut batch, policy, env));
+            if let Some(runtime) = fanout.spreads() {
+                return MutexGuard::unlocked(&mut state, || fanout.spread(self, &runtime));
+            }
+            MutexGuard::unlocked(&mut state, || fanout.run());
             state.flushing = false;
         }
+        state.pending = None;
         state.settled = None;
     }
 }
@@ -331,33 +348,5 @@ impl State {
             last.clone_from(new);
         }
         true
-    }
-}
-
-/// One write per member.
-fn write(members: &Members, batch: &mut Batch, policy: SlowPolicy, env: &Env) {
-    let tick = env.clock.tick();
-    let mut sent = 0;
-    for member in members.as_slice() {
-        let (bytes, messages) = batch.of(member.id, member.format);
-        let accepted = match policy {
-            _ if messages == 0 => false,
-            SlowPolicy::Disconnect => member.send(&bytes, messages, tick),
-            SlowPolicy::DropOldest | SlowPolicy::KeepLatest => {
-                let each = || batch.each(member.id, member.format, policy);
-                member.send_lossy(&bytes, messages, tick, &each)
-            }
-        };
-        if accepted {
-            sent += u64::from(messages);
-        }
-    }
-    env.metrics.sent(sent);
-    for size in batch.sizes() {
-        env.metrics.message_bytes_out.observe(size as f64);
-    }
-    if let Some(oldest) = batch.oldest {
-        let took = Clock::unix_millis().saturating_sub(oldest);
-        env.metrics.message_latency.observe(took as f64);
     }
 }

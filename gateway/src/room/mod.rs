@@ -1,9 +1,11 @@
 //! The rooms that have members on this gateway, and the way of a delivery to them.
 //!
 //! [`Rooms`] is the broker's [`Sink`]: it sorts a batch by room, appends to each room what is its, and then flushes each
-//! room once. A room exists while it has members here; joins and leaves of one room may race, the broker sees
+//! room once ([`fanout`]). A room exists while it has members here; joins and leaves of one room may race, the broker sees
 //! subscribe and unsubscribe strictly in turns.
 
+mod batch;
+mod fanout;
 mod local;
 mod members;
 mod pending;
@@ -13,11 +15,11 @@ use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt, join_all};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::broker::{Broker, BrokerError, Delivery, Event, Publish, Sink, StreamKey};
+use crate::broker::{Broker, BrokerError, Crowded, Delivery, Event, Publish, Sink, StreamKey};
 use crate::config::SlowPolicy;
 use crate::session::{Conn, Env};
 pub use local::Room;
@@ -238,7 +240,7 @@ impl std::fmt::Debug for JoinStep {
 }
 
 impl Sink for Rooms {
-    fn deliver(&self, batch: Vec<Delivery>) {
+    fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded> {
         let mut flush: SmallVec<[Arc<Room>; 4]> = SmallVec::new();
         let mut last: Option<Arc<Room>> = None;
         for delivery in batch {
@@ -260,9 +262,12 @@ impl Sink for Rooms {
             }
             last = Some(room);
         }
+        let mut crowded = Vec::new();
         for room in flush {
             room.flush(&self.env);
+            crowded.extend(room.crowded());
         }
+        (!crowded.is_empty()).then(|| join_all(crowded).map(drop).boxed())
     }
 }
 

@@ -1,11 +1,11 @@
 //! One subscription link's life: resubscription, changes, hand-over, probes.
 
+mod probe;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
@@ -13,11 +13,10 @@ use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::{BrokerError, Position};
+use self::probe::Probe;
+use super::super::{BrokerError, Crowded, Position};
 use super::config::Backoff;
-use super::intake::{Intake, Raw, Taken};
-use super::queue::{Item, OnAnswer};
-use super::script::Request;
+use super::intake::{Intake, Taken};
 use super::subscribe::Subscriber;
 use super::table::{Changes, Seen, Ticket};
 
@@ -25,8 +24,6 @@ use super::table::{Changes, Seen, Ticket};
 const BATCH: usize = 512;
 /// Batches of positions that are read at a time.
 const READS: usize = 8;
-/// How often a probe that could not be published is tried again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// What is to be subscribed after a reconnect, and what it showed.
 struct Resync {
@@ -35,16 +32,6 @@ struct Resync {
     /// Batches that were sent and are not done: confirmed, and their positions read.
     open: usize,
     positions: Vec<(Ticket, Position)>,
-}
-
-/// A probe on its way.
-struct Probe {
-    number: u64,
-    sent: Instant,
-    /// Set when it could not be published: then its absence proves nothing.
-    unsent: Arc<AtomicBool>,
-    /// Whether its arrival ends the resubscription.
-    proves_resync: bool,
 }
 
 /// What a command on the link was for.
@@ -77,6 +64,8 @@ pub(super) struct Session<'a> {
     probes: u64,
     /// When the link will have been silent for long.
     silent_at: Instant,
+    /// Members do not keep up: messages are left in the intake meanwhile.
+    crowded: Option<Crowded>,
 }
 
 impl Drop for Session<'_> {
@@ -116,6 +105,7 @@ impl<'a> Session<'a> {
             probe: None,
             probes: 0,
             silent_at: now + subscriber.config.timing.silence,
+            crowded: None,
         };
         let own = Told::Subscribed {
             tickets: Vec::new(),
@@ -137,7 +127,7 @@ impl<'a> Session<'a> {
                 .as_ref()
                 .map_or(self.silent_at, |p| p.sent + timing.answer);
             tokio::select! {
-                taken = self.intake.take() => {
+                taken = self.intake.take(), if self.crowded.is_none() => {
                     if let Err(reason) = self.hand_on(&taken, backoff) {
                         return reason;
                     }
@@ -155,7 +145,11 @@ impl<'a> Session<'a> {
                     }
                 }
                 () = self.subscriber.table.wake.notified(), if self.telling.is_none() => {}
-                () = sleep_until(alarm) => {
+                () = relieved(&mut self.crowded), if self.crowded.is_some() => {
+                    self.crowded = None;
+                    self.listen_again();
+                }
+                () = sleep_until(alarm), if self.crowded.is_none() => {
                     if self.alarm() {
                         return "a probe did not arrive";
                     }
@@ -269,59 +263,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn send_probe(&mut self, proves_resync: bool) {
-        self.probes += 1;
-        let payload = Bytes::from(self.probes.to_string());
-        let channel = Arc::clone(&self.subscriber.probe_channel);
-        let request = Request::Announce { channel, payload };
-        let unsent = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&unsent);
-        let on_answer: OnAnswer = Box::new(move |result| flag.store(result.is_err(), Ordering::Relaxed));
-        self.subscriber.commands.submit_own(Item {
-            request,
-            on_answer: Some(on_answer),
-        });
-        self.subscriber.stats.probes.inc();
-        self.probe = Some(Probe {
-            number: self.probes,
-            sent: Instant::now(),
-            unsent,
-            proves_resync,
-        });
-    }
-
-    /// The link was silent for long, or a probe is overdue; true when the link is to be given up.
-    fn alarm(&mut self) -> bool {
-        match self.probe.take() {
-            // positions are old by the time the command link is back
-            Some(probe) if probe.proves_resync => true,
-            // nothing can be proven without the command link: asked again, at short intervals, until it is back
-            Some(probe) if probe.unsent.load(Ordering::Relaxed) => {
-                self.silent_at = Instant::now() + RETRY;
-                false
-            }
-            Some(_) => {
-                self.subscriber.stats.probes_missed.inc();
-                true
-            }
-            None if self.subscriber.commands.is_up() => {
-                self.send_probe(false);
-                false
-            }
-            None => {
-                self.silent_at = Instant::now() + RETRY;
-                false
-            }
-        }
-    }
-
     /// Hands messages on; `Err` tells why the link is to be given up.
     fn hand_on(&mut self, taken: &Taken, backoff: &mut Backoff) -> Result<(), &'static str> {
         let subscriber = self.subscriber;
         self.silent_at = Instant::now() + subscriber.config.timing.silence;
         let (deliveries, mut seen) = subscriber.table.deliveries(&taken.messages);
         if !deliveries.is_empty() {
-            subscriber.sink.deliver(deliveries);
+            self.crowded = subscriber.sink.deliver(deliveries);
         }
         if let Some(probe) = self.take_seen_probe(&taken.messages) {
             let took = probe.sent.elapsed();
@@ -344,15 +292,6 @@ impl<'a> Session<'a> {
         } else {
             Ok(())
         }
-    }
-
-    fn take_seen_probe(&mut self, messages: &[Raw]) -> Option<Probe> {
-        let number = self.probe.as_ref()?.number.to_string();
-        let own = &self.subscriber.probe_channel[..];
-        messages
-            .iter()
-            .find(|m| m.channel[..] == *own && m.payload[..] == *number.as_bytes())?;
-        self.probe.take()
     }
 
     /// Everything is subscribed, and everything published before the positions were read has arrived.
@@ -394,6 +333,14 @@ impl<'a> Session<'a> {
 async fn next_told(telling: &mut Option<Telling>) -> (Told, Result<(), RedisError>) {
     match telling {
         Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When members have caught up. Cancel-safe: what is awaited stays where it is.
+async fn relieved(crowded: &mut Option<Crowded>) {
+    match crowded {
+        Some(wait) => wait.await,
         None => std::future::pending().await,
     }
 }

@@ -1,0 +1,136 @@
+//! The way of a batch to the members of a room: one write each.
+//!
+//! A small room is written to by whoever delivers, at once. The members of a large one are spread over the workers: as many
+//! tasks as there are workers take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything else
+//! run that is ready. So a message to ten thousand members is written on all cores, and whoever else is served by these
+//! workers waits for a chunk at most, which takes about a millisecond. A batch is written when its last chunk is; only then
+//! the room's next one is begun, so each member gets all of them in order.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+use tokio::runtime::Handle;
+
+use super::batch::Batch;
+use super::local::Room;
+use super::members::Members;
+use crate::clock::{Clock, Tick};
+use crate::config::SlowPolicy;
+use crate::session::{Conn, Env};
+
+/// Members of a chunk, when messages are small.
+const CHUNK: usize = 128;
+/// Fewest members of a chunk, however large the messages are.
+const SMALLEST_CHUNK: usize = 8;
+/// Bytes that a chunk writes, about.
+const CHUNK_BYTES: usize = 1 << 20;
+/// A room of more chunks is spread.
+const SPREAD_FROM: usize = 2;
+
+/// One batch on its way to the members of its room.
+pub(super) struct Fanout {
+    env: Arc<Env>,
+    batch: Batch,
+    /// Those at the time when it was begun.
+    members: Members,
+    policy: SlowPolicy,
+    now: Tick,
+    /// The first member that nobody writes to yet.
+    next: AtomicUsize,
+    /// Tasks that are not done yet.
+    writers: AtomicUsize,
+}
+
+impl Fanout {
+    pub(super) fn new(env: &Arc<Env>, batch: Batch, members: Members, policy: SlowPolicy) -> Self {
+        Self {
+            now: env.clock.tick(),
+            env: Arc::clone(env),
+            batch,
+            members,
+            policy,
+            next: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Members that are written to at one go.
+    fn chunk(&self) -> usize {
+        (CHUNK_BYTES / self.batch.size().max(1)).clamp(SMALLEST_CHUNK, CHUNK)
+    }
+
+    /// The runtime to spread it over, when that is worth it.
+    pub(super) fn spreads(&self) -> Option<Handle> {
+        let large = self.members.len() > SPREAD_FROM * self.chunk();
+        large.then(Handle::try_current)?.ok()
+    }
+
+    /// Writes to all members.
+    pub(super) fn run(&self) {
+        self.write(self.members.as_slice());
+        self.finish();
+    }
+
+    /// Writes to all members from tasks of their own, the last of which goes on with the room.
+    pub(super) fn spread(self, room: &Arc<Room>, runtime: &Handle) {
+        let chunks = self.members.len().div_ceil(self.chunk());
+        let writers = runtime.metrics().num_workers().min(chunks);
+        self.writers.store(writers, Relaxed);
+        let shared = Arc::new(self);
+        for _ in 0..writers {
+            runtime.spawn(Arc::clone(&shared).write_chunks(Arc::clone(room)));
+        }
+    }
+
+    async fn write_chunks(self: Arc<Self>, room: Arc<Room>) {
+        let chunk = self.chunk();
+        while let Some(chunk) = self.take(chunk) {
+            self.write(chunk);
+            tokio::task::yield_now().await;
+        }
+        if self.writers.fetch_sub(1, AcqRel) == 1 {
+            self.finish();
+            room.written(&self.env);
+        }
+    }
+
+    /// The next members, up to `most`, that nobody writes to.
+    fn take(&self, most: usize) -> Option<&[Arc<Conn>]> {
+        let members = self.members.as_slice();
+        let from = self.next.fetch_add(most, Relaxed);
+        let to = members.len().min(from.saturating_add(most));
+        members.get(from..to).filter(|taken| !taken.is_empty())
+    }
+
+    fn write(&self, members: &[Arc<Conn>]) {
+        let mut sent = 0;
+        for member in members {
+            let (bytes, messages) = self.batch.of(member.id, member.format);
+            let accepted = match self.policy {
+                _ if messages == 0 => false,
+                SlowPolicy::Disconnect => member.send(&bytes, messages, self.now),
+                policy @ (SlowPolicy::DropOldest | SlowPolicy::KeepLatest) => {
+                    let each = || self.batch.each(member.id, member.format, policy);
+                    member.send_lossy(&bytes, messages, self.now, &each)
+                }
+            };
+            if accepted {
+                sent += u64::from(messages);
+            }
+        }
+        self.env.metrics.sent(sent);
+    }
+
+    /// Counts what was written to everybody.
+    fn finish(&self) {
+        let metrics = &self.env.metrics;
+        for size in self.batch.sizes() {
+            metrics.message_bytes_out.observe(size as f64);
+        }
+        if let Some(oldest) = self.batch.oldest() {
+            let took = Clock::unix_millis().saturating_sub(oldest);
+            metrics.message_latency.observe(took as f64);
+        }
+    }
+}

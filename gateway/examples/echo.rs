@@ -65,6 +65,8 @@ async fn echo(upgraded: Upgraded) {
         Tick::NEVER,
         Tick::NEVER,
     ));
+    conn.hold(upgraded.answer);
+    conn.release();
     let place = gateway.connections.insert(Arc::clone(&conn));
     let mut echo = Echo {
         rules: Rules {

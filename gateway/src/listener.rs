@@ -26,7 +26,7 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
-use crate::handshake::head::{self, HEAD_BYTES, HeadError, Rewound};
+use crate::handshake::head::{self, HEAD_BYTES, HeadError, Left, Rewound};
 use crate::handshake::{self, Accepted, Answer};
 use crate::metrics::Rejection;
 use crate::session::Upgraded;
@@ -171,7 +171,7 @@ async fn handshake(
         permit,
     } = accepted.lock().take()?;
     // hyper reads as much as its buffer has room for, so the first of these is empty unless its buffer was full
-    let (unread, socket) = parts.io.into_inner().into_parts();
+    let Left { read, answer, socket } = parts.io.into_inner().into_left();
     gateway
         .env
         .metrics
@@ -179,7 +179,8 @@ async fn handshake(
         .observe(started.elapsed().as_secs_f64());
     Some(Upgraded {
         socket,
-        read: [parts.read_buf, unread].concat().into(),
+        answer,
+        read: [parts.read_buf, read].concat().into(),
         identity,
         id,
         format,

@@ -2,11 +2,11 @@
 //!
 //! A client that sends its request slowly, or never, costs a socket and the bytes that came, and none of the places that
 //! handshakes are done in (`handshakeConcurrency`): those of others do not wait for it. Only a whole head is given to
-//! hyper, together with the socket ([`Rewound`]).
+//! hyper, together with the socket ([`Rewound`]). The answer to an upgrade is held back for the first message to go with it.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -76,11 +76,27 @@ fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
     })
 }
 
-/// A socket of which some was read already.
+/// What the answer to an upgrade begins with, and no other.
+const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
+
+/// A socket of which some was read already. What is written to it goes out when it is flushed, unless it is the answer to
+/// an upgrade: that is left to who takes the socket.
 #[derive(Debug)]
 pub struct Rewound {
     read: Bytes,
+    written: Vec<u8>,
     socket: TcpStream,
+}
+
+/// What is left of a [`Rewound`].
+#[derive(Debug)]
+pub struct Left {
+    /// What was not read again.
+    pub read: Bytes,
+    /// The answer that is to be sent first.
+    pub answer: Bytes,
+    /// The socket.
+    pub socket: TcpStream,
 }
 
 impl Rewound {
@@ -88,13 +104,18 @@ impl Rewound {
     pub fn new(read: Vec<u8>, socket: TcpStream) -> Self {
         Self {
             read: read.into(),
+            written: Vec::new(),
             socket,
         }
     }
 
-    /// The socket, and what was not read again.
-    pub fn into_parts(self) -> (Bytes, TcpStream) {
-        (self.read, self.socket)
+    /// The socket, and what has to be done with it.
+    pub fn into_left(self) -> Left {
+        Left {
+            read: self.read,
+            answer: self.written.into(),
+            socket: self.socket,
+        }
     }
 }
 
@@ -115,35 +136,33 @@ impl AsyncRead for Rewound {
 }
 
 impl AsyncWrite for Rewound {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.written.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let Self { written, socket, .. } = &mut *self;
+        if written.starts_with(SWITCHING) {
+            return Poll::Ready(Ok(()));
+        }
+        while !written.is_empty() {
+            let count = ready!(Pin::new(&mut *socket).poll_write(cx, written))?;
+            written.drain(..count);
+        }
+        Pin::new(socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -178,6 +197,24 @@ mod tests {
         client.write_all(b"GET /ws HTTP/1.1\r\n").await.unwrap();
         drop(client);
         assert!(matches!(read(&server).await, Err(HeadError::Ended)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_goes_out_when_it_is_flushed_unless_it_is_that_to_an_upgrade() {
+        let (mut client, server) = pair().await;
+        let mut rewound = Rewound::new(Vec::new(), server);
+        rewound.write_all(b"HTTP/1.1 404 ").await.unwrap();
+        rewound.write_all(b"Not Found").await.unwrap();
+        rewound.flush().await.unwrap();
+        let mut seen = [0; 22];
+        client.read_exact(&mut seen).await.unwrap();
+        assert_eq!(&seen, b"HTTP/1.1 404 Not Found");
+        rewound.write_all(b"HTTP/1.1 101 Switching").await.unwrap();
+        rewound.flush().await.unwrap();
+        let left = rewound.into_left();
+        assert_eq!(&left.answer[..], b"HTTP/1.1 101 Switching");
+        drop(left);
+        assert_eq!(client.read(&mut seen).await.unwrap(), 0, "nothing of it was sent");
     }
 
     proptest! {

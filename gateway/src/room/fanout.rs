@@ -1,10 +1,10 @@
 //! The way of a batch to the members of a room: one write each.
 //!
-//! A small room is written to by whoever delivers, at once. The members of a large one are spread over the workers: as many
-//! tasks as there are workers take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything else
-//! run that is ready. So a message to ten thousand members is written on all cores, and whoever else is served by these
-//! workers waits for a chunk at most, which takes about a millisecond. A batch is written when its last chunk is; only then
-//! the room's next one is begun, so each member gets all of them in order.
+//! A small room is written to by whoever delivers, at once. The members of a large one are spread over the workers: tasks
+//! take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything else run that is ready. There is
+//! one task fewer than there are workers, so that one is always free for whoever else is served; the others wait for a
+//! chunk at most, which takes about a millisecond. A batch is written when its last chunk is; only then the room's next one
+//! is begun, so each member gets all of them in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -75,7 +75,8 @@ impl Fanout {
     /// Writes to all members from tasks of their own, the last of which goes on with the room.
     pub(super) fn spread(self, room: &Arc<Room>, runtime: &Handle) {
         let chunks = self.members.len().div_ceil(self.chunk());
-        let writers = runtime.metrics().num_workers().min(chunks);
+        let spare = runtime.metrics().num_workers().saturating_sub(1).max(1);
+        let writers = spare.min(chunks);
         self.writers.store(writers, Relaxed);
         let shared = Arc::new(self);
         for _ in 0..writers {

@@ -59,6 +59,8 @@ pub struct Conn {
 #[derive(Debug, Default)]
 pub(super) struct Out {
     pub(super) queue: Option<Box<Outbox>>,
+    /// Nobody writes the queue yet, see [`Conn::hold`].
+    held: bool,
     /// Our close frame is the last that is sent.
     pub(super) sealed: bool,
     /// Shut down when the queue is empty.
@@ -126,6 +128,32 @@ impl Conn {
     ) -> bool {
         self.last_message.store(now.to_bits(), Relaxed);
         self.write(frames, messages, Some(each))
+    }
+
+    /// Keeps what is sent until [`Conn::release`]: the answer to the upgrade then goes out in one write with the first messages.
+    pub fn hold(&self, answer: Bytes) {
+        let mut queue = Box::<Outbox>::default();
+        queue.push_begun(answer);
+        let mut out = self.out.lock();
+        out.queue = Some(queue);
+        out.held = true;
+    }
+
+    /// Sends what was held, if something is.
+    pub fn release(self: &Arc<Self>) {
+        let mut out = self.out.lock();
+        if !std::mem::take(&mut out.held) {
+            return;
+        }
+        let Some(queue) = &mut out.queue else { return };
+        match self.flush(queue) {
+            Ok(true) => self.flushed(&mut out),
+            Ok(false) => drop(tokio::spawn(flush_when_writable(Arc::clone(self)))),
+            Err(_) => {
+                out.sealed = true;
+                out.queue = None;
+            }
+        }
     }
 
     /// Sends the first message.

@@ -59,6 +59,8 @@ thread_local! {
 pub struct Upgraded {
     /// The socket; hyper is done with it.
     pub socket: TcpStream,
+    /// The answer to the upgrade, which is still to be sent.
+    pub answer: Bytes,
     /// What the client sent behind its request.
     pub read: Bytes,
     /// Who it is, or why it is closed at once.
@@ -119,7 +121,10 @@ pub fn serve(upgraded: Upgraded) -> impl Future<Output = ()> + Send {
         session.begin()
     } {
         Step::Join(joining) => Some(joining),
-        Step::Read | Step::End => None,
+        Step::Read | Step::End => {
+            session.conn.release();
+            None
+        }
     };
     Serve { session, joining }
 }
@@ -137,11 +142,16 @@ impl Future for Serve {
         let Self { session, joining } = self.get_mut();
         loop {
             let step = if let Some(awaited) = joining {
-                let joined = ready!(awaited.done.as_mut().poll(cx));
+                let Poll::Ready(joined) = awaited.done.as_mut().poll(cx) else {
+                    session.conn.release();
+                    return Poll::Pending;
+                };
                 if let Some(done) = joining.take() {
                     session.joined(joined, &done);
                 }
-                session.resume()
+                let step = session.resume();
+                session.conn.release();
+                step
             } else {
                 match ready!(session.conn.socket.poll_read_ready(cx)) {
                     Ok(()) => session.read(),
@@ -164,6 +174,7 @@ impl Session {
     fn new(upgraded: Upgraded) -> Self {
         let Upgraded {
             socket,
+            answer,
             read,
             identity,
             id,
@@ -181,6 +192,7 @@ impl Session {
         let expires = end_of(expires_at, gateway);
         let first_ping = now.after(PING_INTERVAL.mul_f64(rand::random()));
         let conn = Conn::new(id, user, format, socket, Arc::clone(env), expires, first_ping);
+        conn.hold(answer);
         let conn = Arc::new(conn);
         let place = gateway.connections.insert(Arc::clone(&conn));
         env.metrics.connections.inc();

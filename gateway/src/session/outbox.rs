@@ -48,6 +48,12 @@ impl Outbox {
         });
     }
 
+    /// Appends bytes that are to be sent whatever happens, where nothing waits before them.
+    pub(super) fn push_begun(&mut self, bytes: Bytes) {
+        self.push(bytes, 0);
+        self.split = true;
+    }
+
     /// Appends what is left of `frames` when `written` bytes of them are on the wire, where nothing waits before them.
     pub(super) fn push_rest(&mut self, frames: &Bytes, written: usize, messages: u32) {
         self.push(frames.slice(written..), messages);

@@ -9,12 +9,12 @@ use serde::Serialize;
 /// How a server is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// `?room=` in the path; the server says `joined`; any text goes to the room.
-    Plain,
-    /// As `Plain`, with a token in the query.
+    /// `?room=` in the path, and a token; the server says `joined`; any text goes to the room.
     PlainToken,
     /// wsfleet's JSON protocol (`docs/protocol.md`).
     Gateway,
+    /// The same, without a token.
+    GatewayWithoutToken,
     /// Engine.IO 4 over WebSocket only, with Socket.IO 5 in it.
     SocketIo,
 }
@@ -35,15 +35,15 @@ pub(crate) enum Meaning {
 
 impl Protocol {
     pub(crate) const fn needs_token(self) -> bool {
-        !matches!(self, Self::Plain)
+        !matches!(self, Self::GatewayWithoutToken)
     }
 
     /// The request target.
     pub(crate) fn path(self, room: &str, token: &str) -> String {
         match self {
-            Self::Plain => format!("/?room={room}"),
             Self::PlainToken => format!("/ws?room={room}&token={token}"),
             Self::Gateway => format!("/ws?token={token}"),
+            Self::GatewayWithoutToken => "/ws".into(),
             Self::SocketIo => "/socket.io/?EIO=4&transport=websocket".into(),
         }
     }
@@ -51,11 +51,11 @@ impl Protocol {
     /// Reads a text, or its beginning if it is long; `room` and `token` are the client's.
     pub(crate) fn read(self, text: &[u8], room: &str, token: &str) -> Meaning {
         match self {
-            Self::Plain | Self::PlainToken => match text {
+            Self::PlainToken => match text {
                 b"joined" => Meaning::Joined,
                 _ => delivery(text),
             },
-            Self::Gateway => gateway(text, room),
+            Self::Gateway | Self::GatewayWithoutToken => gateway(text, room),
             Self::SocketIo => socket_io(text, room, token),
         }
     }
@@ -63,8 +63,8 @@ impl Protocol {
     /// The text that publishes `payload`, which needs no escapes.
     pub(crate) fn publish(self, room: &str, payload: &str) -> String {
         match self {
-            Self::Plain | Self::PlainToken => payload.into(),
-            Self::Gateway => {
+            Self::PlainToken => payload.into(),
+            Self::Gateway | Self::GatewayWithoutToken => {
                 format!(r#"{{"type":"room_message","room":"{room}","payload":"{payload}"}}"#)
             }
             Self::SocketIo => format!(r#"42["publish","{room}","{payload}"]"#),
@@ -158,7 +158,7 @@ mod tests {
         let text = payload(1_234, 100);
         assert_eq!(text.len(), 100);
         let delivered = [
-            (Protocol::Plain, text.clone()),
+            (Protocol::PlainToken, text.clone()),
             (
                 Protocol::Gateway,
                 format!(r#"{{"type":"room_message","roomId":"r","userId":"u","payload":"{text}"}}"#),
@@ -178,7 +178,7 @@ mod tests {
     fn a_delivery_without_a_number_is_unexpected() {
         for text in ["x", "#12", "#1234567x"] {
             assert_eq!(
-                Protocol::Plain.read(text.as_bytes(), "r", ""),
+                Protocol::PlainToken.read(text.as_bytes(), "r", ""),
                 Meaning::Unexpected,
                 "{text}"
             );

@@ -46,7 +46,7 @@ impl Server {
 
     pub(crate) const fn protocol(self) -> Protocol {
         match self {
-            Self::Floor => Protocol::Plain,
+            Self::Floor => Protocol::GatewayWithoutToken,
             Self::Axum | Self::Ws => Protocol::PlainToken,
             Self::Gateway => Protocol::Gateway,
             Self::SocketIo => Protocol::SocketIo,
@@ -112,6 +112,7 @@ impl Site {
             ])
             .arg("--jwt-secret-file")
             .arg(self.secret())
+            .args(["--server-id", "vm"])
             .args(["--drain-window", &self.drain_window.to_string()]);
         for key in [
             "connectionsPerIp",

@@ -1,8 +1,9 @@
-//! The floor: what a WebSocket fan-out costs at least on tokio. One task per socket, no HTTP library, no tokens, no limits,
-//! no queue. What one read of a publisher brings is concatenated, and written to each member of its room in one call; a
-//! member that is slow holds up its room.
+//! The floor: what the gateway's work on the wire costs at least on tokio. One task per socket, no HTTP library, no tokens, no
+//! limits, no queue, no JSON library. It exchanges the same messages as the gateway does, in as many bytes and as many round
+//! trips: what a server needs beyond it is its own. What one read of a publisher brings is concatenated, and written to each
+//! member of its room in one call; a member that is slow holds up its room.
 //!
-//! `wsfleet-bench-floor PORT`; clients connect to `/?room=NAME`.
+//! `wsfleet-bench-floor PORT`; clients connect to any path, are welcome, and `join` a room.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,8 +18,30 @@ use tungstenite::handshake::derive_accept_key;
 /// What one read takes at most: a burst of a hundred small messages, or one of 64 KiB.
 const READ_MOST: usize = 128 * 1024;
 
-type Room = Arc<Mutex<Vec<Arc<TcpStream>>>>;
-type Rooms = Arc<parking_lot::Mutex<HashMap<String, Room>>>;
+/// The first message of the gateway, with the usual values.
+const WELCOME: &str = r#"{"type":"welcome","connectionId":"2a945179-1","userId":"user-0","serverId":"vm","pingInterval":30000,"limits":{"messageBytes":65536,"roomNameBytes":255,"roomsPerConnection":128,"messagesPerSecond":0,"bytesPerSecond":0},"features":["ack","gap","offsets","refresh","user_left"]}"#;
+/// What clients say, up to the room's name.
+const JOIN: &[u8] = br#"{"type":"join","room":""#;
+const MESSAGE: &[u8] = br#"{"type":"room_message","room":""#;
+
+type Members = Arc<Mutex<Vec<Arc<TcpStream>>>>;
+type Rooms = Arc<parking_lot::Mutex<HashMap<Vec<u8>, Members>>>;
+
+/// A client, and the room it has joined.
+struct Client {
+    stream: Arc<TcpStream>,
+    rooms: Rooms,
+    room: Option<Members>,
+}
+
+/// What the texts of one read lead to.
+#[derive(Default)]
+struct Turn {
+    /// For the client.
+    answers: Vec<u8>,
+    /// For the members of its room.
+    messages: Vec<u8>,
+}
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_MOST]);
@@ -39,39 +62,42 @@ async fn main() -> anyhow::Result<()> {
         let rooms = Arc::clone(&rooms);
         tokio::spawn(async move {
             // a socket that breaks is gone, and nobody has to be told
-            let _ = serve(stream, &rooms).await;
+            let _ = serve(stream, rooms).await;
         });
     }
 }
 
-async fn serve(stream: TcpStream, rooms: &Rooms) -> io::Result<()> {
-    let stream = Arc::new(stream);
-    let room = handshake(&stream, rooms).await?;
-    let served = relay(&stream, &room).await;
-    room.lock().await.retain(|member| !Arc::ptr_eq(member, &stream));
+async fn serve(stream: TcpStream, rooms: Rooms) -> io::Result<()> {
+    let mut client = Client {
+        stream: Arc::new(stream),
+        rooms,
+        room: None,
+    };
+    handshake(&client.stream).await?;
+    let served = client.relay().await;
+    if let Some(room) = client.room {
+        room.lock()
+            .await
+            .retain(|member| !Arc::ptr_eq(member, &client.stream));
+    }
     served
 }
 
-/// Answers the request, and says `joined` in the same write.
-async fn handshake(stream: &Arc<TcpStream>, rooms: &Rooms) -> io::Result<Room> {
+/// Answers the request, and says `welcome` in the same write.
+async fn handshake(stream: &TcpStream) -> io::Result<()> {
     let mut request = Vec::new();
-    let (answer, name) = loop {
+    loop {
         stream.readable().await?;
-        if !read_some(stream, &mut request)? {
-            continue;
+        if read_some(stream, &mut request)?
+            && let Some(answer) = upgrade(&request)?
+        {
+            return write_all(stream, &answer).await;
         }
-        if let Some(found) = upgrade(&request)? {
-            break found;
-        }
-    };
-    let room = Arc::clone(rooms.lock().entry(name).or_default());
-    room.lock().await.push(Arc::clone(stream));
-    write_all(stream, &answer).await?;
-    Ok(room)
+    }
 }
 
-/// The answer to a request, and the room that it names; `None` when it is not complete.
-fn upgrade(request: &[u8]) -> io::Result<Option<(Vec<u8>, String)>> {
+/// The answer to a request; `None` when it is not complete.
+fn upgrade(request: &[u8]) -> io::Result<Option<Vec<u8>>> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut parsed = httparse::Request::new(&mut headers);
     let complete = parsed
@@ -86,42 +112,79 @@ fn upgrade(request: &[u8]) -> io::Result<Option<(Vec<u8>, String)>> {
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-key"))
         .ok_or(ErrorKind::InvalidData)?;
-    let room = parsed
-        .path
-        .and_then(|path| path.split_once("room="))
-        .ok_or(ErrorKind::InvalidData)?;
     let mut answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n\r\n",
         derive_accept_key(key.value)
     )
     .into_bytes();
-    frame(b"joined", &mut answer);
-    Ok(Some((answer, room.1.to_owned())))
+    frame(&[WELCOME.as_bytes()], &mut answer);
+    Ok(Some(answer))
 }
 
-/// Reads until the socket ends; every text goes to the room.
-async fn relay(stream: &TcpStream, room: &Room) -> io::Result<()> {
-    let mut partial = Vec::new();
-    loop {
-        stream.readable().await?;
-        if !read_some(stream, &mut partial)? {
-            continue;
-        }
-        let mut out = Vec::new();
-        let used = texts(&mut partial, &mut out)?;
-        partial.drain(..used);
-        if partial.is_empty() {
-            // nothing is held while idle
-            partial = Vec::new();
-        }
-        if !out.is_empty() {
-            for member in room.lock().await.iter() {
-                // its own task finds out that it is gone
-                let _ = write_all(member, &out).await;
+impl Client {
+    /// Reads until the socket ends; every message goes to the room.
+    async fn relay(&mut self) -> io::Result<()> {
+        let mut partial = Vec::new();
+        loop {
+            self.stream.readable().await?;
+            if !read_some(&self.stream, &mut partial)? {
+                continue;
+            }
+            let mut turn = Turn::default();
+            let used = texts(&mut partial, |text| self.text(text, &mut turn))?;
+            partial.drain(..used);
+            if partial.is_empty() {
+                // nothing is held while idle
+                partial = Vec::new();
+            }
+            if !turn.answers.is_empty() {
+                if let Some(room) = &self.room {
+                    room.lock().await.push(Arc::clone(&self.stream));
+                }
+                write_all(&self.stream, &turn.answers).await?;
+            }
+            if let Some(room) = self.room.as_ref().filter(|_| !turn.messages.is_empty()) {
+                for member in room.lock().await.iter() {
+                    // its own task finds out that it is gone
+                    let _ = write_all(member, &turn.messages).await;
+                }
             }
         }
     }
+
+    /// Joins, or passes a message on.
+    fn text(&mut self, text: &[u8], turn: &mut Turn) {
+        if let Some((name, rest)) = text.strip_prefix(MESSAGE).and_then(name) {
+            message(name, rest, &mut turn.messages);
+        } else if let Some((name, _)) = text.strip_prefix(JOIN).and_then(name) {
+            self.room = Some(Arc::clone(self.rooms.lock().entry(name.to_vec()).or_default()));
+            let behind = br#"","epoch":"0123456789abcdef","offset":0}"#;
+            frame(
+                &[br#"{"type":"joined","room":""#, name, behind],
+                &mut turn.answers,
+            );
+        }
+    }
+}
+
+/// The room's name, and what is behind it.
+fn name(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| *byte == b'"')?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+/// Appends what members get of a message, whose payload is what is left of it: `,"payload":...}`.
+fn message(room: &[u8], rest: &[u8], out: &mut Vec<u8>) {
+    let payload = rest.strip_suffix(b"}").unwrap_or(rest);
+    let parts: [&[u8]; 5] = [
+        br#"{"type":"room_message","roomId":""#,
+        room,
+        br#"","userId":"user-0""#,
+        payload,
+        br#","timestamp":1795341249962,"serverId":"vm","offset":1}"#,
+    ];
+    frame(&parts, out);
 }
 
 /// Appends what one read brings; false when there was nothing to read. The end of the stream is an error.
@@ -137,8 +200,8 @@ fn read_some(stream: &TcpStream, to: &mut Vec<u8>) -> io::Result<bool> {
     })
 }
 
-/// Unmasks the complete frames of `bytes` and appends each as a server's frame; the bytes they took. A close frame is the end.
-fn texts(bytes: &mut [u8], out: &mut Vec<u8>) -> io::Result<usize> {
+/// Unmasks the complete frames of `bytes` and gives each text to `each`; the bytes they took. A close frame is the end.
+fn texts(bytes: &mut [u8], mut each: impl FnMut(&[u8])) -> io::Result<usize> {
     let mut at = 0;
     loop {
         let rest = &mut bytes[at..];
@@ -159,7 +222,7 @@ fn texts(bytes: &mut [u8], out: &mut Vec<u8>) -> io::Result<usize> {
             *byte ^= key;
         }
         match opcode {
-            1 => frame(payload, out),
+            1 => each(payload),
             8 => return Err(ErrorKind::ConnectionAborted.into()),
             _ => {}
         }
@@ -179,9 +242,10 @@ fn extent(frame: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-fn frame(text: &[u8], out: &mut Vec<u8>) {
+/// Appends a text of these parts.
+fn frame(parts: &[&[u8]], out: &mut Vec<u8>) {
     out.push(0x81);
-    match text.len() {
+    match parts.iter().map(|part| part.len()).sum() {
         length @ 0..126 => out.push(length as u8),
         length @ 126..65_536 => {
             out.push(126);
@@ -192,7 +256,9 @@ fn frame(text: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
-    out.extend_from_slice(text);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
 }
 
 async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
@@ -220,19 +286,31 @@ mod tests {
             encode(opcode::TEXT, &text, [1, 2, 3, 4], &mut bytes);
             let whole = bytes.len();
             bytes.extend_from_slice(&[0x81, 0x85, 1, 2]);
-            let mut out = Vec::new();
-            assert_eq!(texts(&mut bytes, &mut out).unwrap(), whole);
-            let (frame, used) = decode(&out, READ_MOST).unwrap().unwrap();
-            assert_eq!((frame.payload, used), (&text[..], out.len()));
+            let mut seen = Vec::new();
+            let used = texts(&mut bytes, |text| seen.push(text.to_vec())).unwrap();
+            assert_eq!((used, seen), (whole, vec![text]));
         }
     }
 
     #[test]
-    fn the_answer_names_the_room_and_carries_joined() {
-        let request = wsfleet_load::wire::handshake::request("/?room=r7", "localhost", "a2V5");
+    fn the_answer_carries_the_welcome() {
+        let request = wsfleet_load::wire::handshake::request("/ws", "localhost", "a2V5");
         assert!(upgrade(&request.as_bytes()[..40]).unwrap().is_none());
-        let (answer, room) = upgrade(request.as_bytes()).unwrap().unwrap();
-        assert_eq!(room, "r7");
-        assert!(answer.ends_with(b"\x81\x06joined"));
+        let answer = upgrade(request.as_bytes()).unwrap().unwrap();
+        assert!(answer.ends_with(WELCOME.as_bytes()));
+    }
+
+    #[test]
+    fn a_message_is_what_the_gateway_makes_of_it() {
+        let text = br#"{"type":"room_message","room":"r7","payload":"p"}"#;
+        let (room, rest) = name(&text[MESSAGE.len()..]).unwrap();
+        let mut out = Vec::new();
+        message(room, rest, &mut out);
+        let (frame, used) = decode(&out, READ_MOST).unwrap().unwrap();
+        assert_eq!(used, out.len());
+        assert_eq!(
+            String::from_utf8_lossy(frame.payload),
+            r#"{"type":"room_message","roomId":"r7","userId":"user-0","payload":"p","timestamp":1795341249962,"serverId":"vm","offset":1}"#
+        );
     }
 }

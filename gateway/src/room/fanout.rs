@@ -3,7 +3,7 @@
 //! A small room is written to by whoever delivers, at once. The members of a large one are spread over the workers: tasks
 //! take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything else run that is ready. There is
 //! one task fewer than there are workers, so that one is always free for whoever else is served; the others wait for a
-//! chunk at most, which takes about a millisecond. A batch is written when its last chunk is; only then the room's next one
+//! chunk at most, which takes some milliseconds. A batch is written when its last chunk is; only then the room's next one
 //! is begun, so each member gets all of them in order.
 
 use std::sync::Arc;
@@ -20,13 +20,11 @@ use crate::config::SlowPolicy;
 use crate::session::{Conn, Env};
 
 /// Members of a chunk, when messages are small.
-const CHUNK: usize = 128;
+const CHUNK: usize = 512;
 /// Fewest members of a chunk, however large the messages are.
 const SMALLEST_CHUNK: usize = 8;
 /// Bytes that a chunk writes, about.
 const CHUNK_BYTES: usize = 1 << 20;
-/// A room of more chunks is spread.
-const SPREAD_FROM: usize = 2;
 
 /// One batch on its way to the members of its room.
 pub(super) struct Fanout {
@@ -62,7 +60,7 @@ impl Fanout {
 
     /// The runtime to spread it over, when that is worth it.
     pub(super) fn spreads(&self) -> Option<Handle> {
-        let large = self.members.len() > SPREAD_FROM * self.chunk();
+        let large = self.members.len() > self.chunk();
         large.then(Handle::try_current)?.ok()
     }
 
@@ -135,3 +133,7 @@ impl Fanout {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "fanout_tests.rs"]
+mod tests;

@@ -9,17 +9,17 @@ use crate::broker::{Health, Position};
 use crate::config::SlowPolicy;
 use crate::test_support::{DEADLINE, Frame, Peer, connect, env};
 
-struct Local {
+pub(super) struct Local {
     env: Arc<Env>,
     rooms: Arc<Rooms>,
-    broker: Arc<dyn Broker>,
+    pub(super) broker: Arc<dyn Broker>,
 }
 
 fn local() -> Local {
     local_with(env())
 }
 
-fn local_with(env: Env) -> Local {
+pub(super) fn local_with(env: Env) -> Local {
     let env = Arc::new(env);
     let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
     let broker = Arc::new(MemoryBroker::new(Arc::clone(&rooms) as Arc<dyn Sink>));
@@ -30,7 +30,7 @@ fn key(name: &str) -> StreamKey {
     StreamKey::Room(name.into())
 }
 
-fn message(text: &str) -> Publish {
+pub(super) fn message(text: &str) -> Publish {
     let event = Event::RoomMessage {
         user_id: "u".into(),
         payload: RawValue::from_string(text.to_owned()).unwrap(),
@@ -54,7 +54,7 @@ impl Local {
         }
     }
 
-    async fn member(&self, id: u64, user: &str) -> (Arc<Conn>, Peer, Arc<Room>, u64) {
+    pub(super) async fn member(&self, id: u64, user: &str) -> (Arc<Conn>, Peer, Arc<Room>, u64) {
         let (conn, mut peer) = connect(&self.env, id, user).await;
         let room = self.join(&conn).await.unwrap();
         let joined = peer.next_of("joined").await;

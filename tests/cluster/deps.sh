@@ -11,7 +11,7 @@ cluster='containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking
 images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
 tests='redis-server:redis-server prometheus:prometheus'
-bench='node:nodejs npm:npm strace:strace'
+bench='node:nodejs npm:npm strace:strace redis-server:redis-server'
 # asked for only when Python has no venv: Debian keeps its part in a package of its own
 conformance='python3:python3 ensurepip:python3-venv'
 

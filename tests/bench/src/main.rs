@@ -7,8 +7,11 @@
 
 mod adapter;
 mod crowd;
+mod http;
+mod process;
 mod record;
 mod report;
+mod sections;
 mod server;
 mod svg;
 mod table;
@@ -25,8 +28,9 @@ use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum as _};
 use rand::Rng as _;
 
+use process::{raise_descriptors, require};
 use report::{Report, Row};
-use server::{Server, Site, require};
+use server::{Server, Site};
 use workload::{Run, Scale, Values, Workload};
 
 /// WebSocket servers side by side, in one run.
@@ -56,15 +60,21 @@ struct Cli {
     /// Servers; all by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     servers: Vec<Server>,
-    /// Workloads; all by default.
+    /// Workloads; all but `comeback` by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     workloads: Vec<Workload>,
-    /// What is measured, when and where, for people.
-    #[arg(long, default_value = "")]
+    /// What is measured, and when, for people.
+    #[arg(long, default_value = "Measured")]
     about: String,
+    /// What it is measured on, for people.
+    #[arg(long, default_value = "here")]
+    machine: String,
     /// Page to write the result into.
     #[arg(long)]
     record: Option<PathBuf>,
+    /// Its part that is written anew: what is between the comments that name this target.
+    #[arg(long, default_value = "bench")]
+    part: String,
 }
 
 fn main() -> ExitCode {
@@ -89,11 +99,12 @@ fn main() -> ExitCode {
 /// True when all runs gave a result.
 fn run(cli: &Cli) -> Result<bool> {
     let scale = scale(cli);
-    server::raise_descriptors(scale.most_sockets())?;
+    raise_descriptors(scale.most_sockets())?;
     let work = tempfile::tempdir()?;
-    let site = site(cli, work.path(), scale.drain_window)?;
+    let site = site(cli, work.path())?;
     let mut report = Report {
         about: cli.about.clone(),
+        machine: cli.machine.clone(),
         quick: cli.quick,
         scale,
         rows: Vec::new(),
@@ -112,7 +123,7 @@ fn run(cli: &Cli) -> Result<bool> {
     if failed > 0 {
         say(&format!("{failed} runs FAILED; nothing is written down"));
     } else if let Some(page) = &cli.record {
-        record::record(&report, page)?;
+        record::record(&report, page, &cli.part)?;
     }
     Ok(failed == 0)
 }
@@ -128,7 +139,7 @@ fn scale(cli: &Cli) -> Scale {
     }
 }
 
-fn site(cli: &Cli, work: &Path, drain_window: u32) -> Result<Site> {
+fn site(cli: &Cli, work: &Path) -> Result<Site> {
     for program in ["wsfleet-gateway", "wsfleet-bench-floor", "wsfleet-bench-axum"] {
         require(&cli.programs.join(program), "cargo build it")?;
     }
@@ -137,7 +148,6 @@ fn site(cli: &Cli, work: &Path, drain_window: u32) -> Result<Site> {
         programs: cli.programs.clone(),
         peers: cli.peers.clone(),
         work: work.to_owned(),
-        drain_window,
     };
     let halves: [u128; 2] = rand::rng().random();
     fs::write(site.secret(), format!("{:032x}{:032x}", halves[0], halves[1]))?;
@@ -148,7 +158,12 @@ fn rounds(cli: &Cli, site: &Site, report: &mut Report) -> Result<()> {
     let secret = fs::read(site.secret())?;
     let (began, scale) = (Instant::now(), report.scale.clone());
     let servers = chosen(&cli.servers, Server::value_variants());
-    let workloads = chosen(&cli.workloads, Workload::value_variants());
+    let usual: Vec<Workload> = Workload::value_variants()
+        .iter()
+        .copied()
+        .filter(|workload| workload.is_usual())
+        .collect();
+    let workloads = chosen(&cli.workloads, &usual);
     let mut last = Duration::ZERO;
     for round in 1..=scale.rounds {
         let since = began.elapsed();
@@ -159,7 +174,7 @@ fn rounds(cli: &Cli, site: &Site, report: &mut Report) -> Result<()> {
         }
         let due = |workload: &&Workload| round == 1 || workload.is_timed();
         for &workload in workloads.iter().filter(due) {
-            for &server in &servers {
+            for &server in servers.iter().filter(|server| workload.is_for(**server)) {
                 let run = Run {
                     site,
                     scale: &scale,

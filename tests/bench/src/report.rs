@@ -8,8 +8,10 @@ use crate::workload::{Scale, Values, Workload};
 /// All runs of `make bench`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// When, what and where, for people.
+    /// What, and when, for people.
     pub(crate) about: String,
+    /// On what, for people.
+    pub(crate) machine: String,
     pub(crate) quick: bool,
     pub(crate) scale: Scale,
     pub(crate) rows: Vec<Row>,
@@ -29,6 +31,13 @@ pub(crate) struct Row {
 }
 
 impl Report {
+    /// What was measured when, in how many rounds, and on what.
+    pub(crate) fn heading(&self) -> String {
+        let rounds = self.rows.iter().map(|row| row.round).max().unwrap_or_default();
+        let word = if rounds == 1 { "round" } else { "rounds" };
+        format!("{}, {rounds} {word}, {}", self.about, self.machine)
+    }
+
     /// The servers that ran a workload, in their order.
     pub(crate) fn servers(&self, workload: Workload) -> Vec<Server> {
         let mut servers: Vec<Server> = self.of(workload).map(|row| row.server).collect();
@@ -101,7 +110,8 @@ pub(crate) mod tests {
             error: None,
         };
         Report {
-            about: "Measured here.".into(),
+            about: "Measured today".into(),
+            machine: "on paper.".into(),
             quick: false,
             scale: Scale::full(),
             rows: rows.iter().map(row).collect(),
@@ -130,6 +140,15 @@ pub(crate) mod tests {
         let back: Report = serde_json::from_str(&text).unwrap();
         assert_eq!(back.servers(Workload::Fanout), [Server::SocketIo]);
         assert_eq!(serde_json::to_string(&back).unwrap(), text);
+    }
+
+    #[test]
+    fn the_heading_says_how_many_rounds_were_made_and_not_how_many_were_planned() {
+        let one = report(&[(1, Server::Floor, 1.0)]);
+        assert_eq!(one.heading(), "Measured today, 1 round, on paper.");
+        let two = report(&[(1, Server::Floor, 1.0), (2, Server::Floor, 1.0)]);
+        assert!(two.scale.rounds > 2);
+        assert_eq!(two.heading(), "Measured today, 2 rounds, on paper.");
     }
 
     #[test]

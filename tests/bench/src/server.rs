@@ -1,26 +1,20 @@
-//! The servers: how each is started, and what the kernel says about its process.
+//! The servers, and how each is started.
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use rand::Rng as _;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Protocol;
+use crate::http;
+pub(crate) use crate::process::Running;
+use crate::process::free_port;
 
-/// How long a server may take until it listens.
-const START: Duration = Duration::from_secs(20);
-/// Where servers listen: below the ports that outgoing connections use.
-const PORTS: std::ops::Range<u16> = 10_000..30_000;
-
-/// Descriptors for what is not one of the clients' sockets.
-const SPARE: u64 = 200;
+/// Rooms that rather lose messages than members; all others close who is too slow.
+pub(crate) const LOSSY_ROOMS: &str = "lossy-";
 
 /// In the order in which they run and are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -63,8 +57,6 @@ pub(crate) struct Site {
     pub(crate) peers: PathBuf,
     /// Holds the secret, and the servers' output.
     pub(crate) work: PathBuf,
-    /// Seconds over which the gateway spreads its closes.
-    pub(crate) drain_window: u32,
 }
 
 impl Site {
@@ -73,13 +65,12 @@ impl Site {
         self.work.join("secret")
     }
 
-    fn command(&self, server: Server, port: u16) -> Result<Command> {
-        let program = |name: &str| Command::new(self.programs.join(name));
+    /// The command of any server but the gateway.
+    fn peer(&self, server: Server, port: u16) -> Command {
         let mut command = match server {
-            Server::Floor => program("wsfleet-bench-floor"),
-            Server::Axum => program("wsfleet-bench-axum"),
-            Server::Gateway => return self.gateway(program("wsfleet-gateway"), port),
-            Server::Ws | Server::SocketIo => {
+            Server::Floor => Command::new(self.programs.join("wsfleet-bench-floor")),
+            Server::Axum => Command::new(self.programs.join("wsfleet-bench-axum")),
+            Server::Gateway | Server::Ws | Server::SocketIo => {
                 let mut node = Command::new("node");
                 node.arg(self.peers.join(if server == Server::Ws {
                     "ws.js"
@@ -93,168 +84,112 @@ impl Site {
         if server != Server::Floor {
             command.arg(self.secret());
         }
-        Ok(command)
+        command
     }
 
-    /// Limits that a benchmark from one address would run into are off, and so are announcements, which no other server makes.
-    fn gateway(&self, mut command: Command, port: u16) -> Result<Command> {
+    /// Starts a server and waits until it listens; the flags are for a gateway.
+    pub(crate) fn start(&self, server: Server, flags: &Flags<'_>) -> Result<Running> {
+        if server == Server::Gateway {
+            return Ok(self.gateway(flags)?.running);
+        }
+        let port = free_port()?;
+        Running::start(self.peer(server, port), loopback(port), &self.work)?
+            .listens()
+            .with_context(|| server.name())
+    }
+
+    /// Starts a gateway and waits until it listens. Limits that a benchmark from one address would run into are off, and so
+    /// are announcements, which no other server makes.
+    pub(crate) fn gateway(&self, flags: &Flags<'_>) -> Result<Gateway> {
+        let (port, admin) = (free_port()?, loopback(free_port()?));
+        let mut command = Command::new(self.programs.join("wsfleet-gateway"));
         command
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--api-listen", &format!("127.0.0.1:{}", free_port()?)])
-            .args(["--admin-listen", &format!("127.0.0.1:{}", free_port()?)])
-            .args([
-                "--broker",
-                "memory",
-                "--auth",
-                "jwt",
-                "--max-connections",
-                "19500",
-            ])
-            .arg("--jwt-secret-file")
+            .args(["--listen", &loopback(port).to_string()])
+            .args(["--api-listen", &loopback(free_port()?).to_string()])
+            .args(["--admin-listen", &admin.to_string()])
+            .args(["--broker", flags.broker, "--auth", "jwt"])
+            .args(["--max-connections", "19500", "--jwt-secret-file"])
             .arg(self.secret())
-            .args(["--server-id", "vm"])
-            .args(["--drain-window", &self.drain_window.to_string()]);
+            .args(["--server-id", flags.server_id])
+            .args(["--drain-window", &flags.drain_window.to_string()])
+            .args(["--slow-consumer", &format!("{LOSSY_ROOMS}*=dropOldest")])
+            .args(["--limit", &format!("handshakesPerSecond={}", flags.handshakes)]);
         for key in [
             "connectionsPerIp",
             "handshakesPerSecondPerIp",
-            "handshakesPerSecond",
             "messagesPerSecond",
             "bytesPerSecond",
             "announceMembers",
         ] {
             command.args(["--limit", &format!("{key}=0")]);
         }
-        Ok(command)
-    }
-
-    /// Starts a server and waits until it listens.
-    pub(crate) fn start(&self, server: Server) -> Result<Running> {
-        let port = free_port()?;
-        let log = self.work.join("server.log");
-        let output = File::create(&log)?;
-        let child = self
-            .command(server, port)?
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()
-            .with_context(|| format!("{} can't be started", server.name()))?;
-        let mut running = Running {
-            child,
-            log,
-            address: ([127, 0, 0, 1], port).into(),
-        };
-        let began = Instant::now();
-        while TcpStream::connect(running.address).is_err() {
-            ensure!(began.elapsed() < START, "it does not listen: {}", running.said());
-            if let Some(status) = running.child.try_wait()? {
-                bail!("it ended with {status}: {}", running.said());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(running)
+        let running = Running::start(command, loopback(port), &self.work)?.listens()?;
+        Ok(Gateway { running, admin })
     }
 }
 
-/// A server's process; killed when dropped.
+/// What differs between the gateways of the benchmarks.
 #[derive(Debug)]
-pub(crate) struct Running {
-    child: Child,
-    log: PathBuf,
-    pub(crate) address: SocketAddr,
+pub(crate) struct Flags<'a> {
+    /// Its name in messages; the floor's has as many bytes.
+    pub(crate) server_id: &'a str,
+    pub(crate) broker: &'a str,
+    /// Seconds over which it spreads its closes.
+    pub(crate) drain_window: u32,
+    /// Upgrades per second; 0: any.
+    pub(crate) handshakes: u32,
 }
 
-impl Running {
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it has written last.
-    pub(crate) fn said(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(5)..].join("\n")
-    }
-
-    /// Resident memory, in bytes.
-    pub(crate) fn resident(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("it has ended")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
-    }
-
-    /// CPU time of all its threads so far, in the kernel and outside (proc_pid_stat(5)).
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        cpu_ticks(&stat)
-            .map(|ticks| {
-                Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-            })
-            .context("/proc/PID/stat can't be read")
-    }
-
-    pub(crate) fn terminate(&self) -> Result<()> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).context("the server has ended already")
-    }
-
-    /// Its status, once it has ended.
-    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        Ok(self.child.try_wait()?)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // fails when it has ended
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// `utime` and `stime`: the 12th and 13th field after the name, which may itself have blanks and brackets.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
-fn free_port() -> Result<u16> {
-    for _ in 0..100 {
-        let port = rand::rng().random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
+impl Default for Flags<'_> {
+    fn default() -> Self {
+        Self {
+            server_id: "vm",
+            broker: "memory",
+            drain_window: 60,
+            handshakes: 0,
         }
     }
-    bail!("no port of {PORTS:?} is free")
 }
 
-/// Lets this process, and the servers that it starts, open as many descriptors as the system allows.
-pub(crate) fn raise_descriptors(sockets: usize) -> Result<()> {
-    let limit = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit,
-            maximum: limit,
-        },
-    )?;
-    let needed = sockets as u64 + SPARE;
-    ensure!(
-        limit.is_none_or(|limit| limit >= needed),
-        "{sockets} sockets need {needed} descriptors, and this machine allows {limit:?} (ulimit -Hn): see --sockets"
-    );
-    Ok(())
+/// A gateway, and where it is steered.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) running: Running,
+    admin: SocketAddr,
 }
 
-/// Whether `path` is there, or what to do about it.
-pub(crate) fn require(path: &Path, hint: &str) -> Result<()> {
-    ensure!(path.exists(), "{} is not there: {hint}", path.display());
-    Ok(())
+impl Gateway {
+    /// What Prometheus would see now.
+    pub(crate) fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics(http::ask(self.admin, "GET", "/metrics", "")?))
+    }
+
+    /// Asks for a drain, or for its end.
+    pub(crate) fn drain(&self, request: &serde_json::Value) -> Result<()> {
+        http::ask(self.admin, "PUT", "/admin/v1/drain", &request.to_string())?;
+        Ok(())
+    }
+}
+
+/// All series of a gateway at one time.
+#[derive(Debug)]
+pub(crate) struct Metrics(String);
+
+impl Metrics {
+    /// The sum of a metric's series that have this label.
+    pub(crate) fn sum(&self, name: &str, label: &str) -> f64 {
+        let values = self.0.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let labels = series.strip_prefix(name)?;
+            let asked = labels.starts_with('{') && labels.contains(label);
+            asked.then(|| value.parse::<f64>().ok())?
+        });
+        values.sum()
+    }
+}
+
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
 }
 
 #[cfg(test)]
@@ -262,9 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_read_whatever_the_program_is_called() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 3 0 1 1 1";
-        assert_eq!(cpu_ticks(stat), Some(300));
-        assert_eq!(cpu_ticks("7 (a"), None);
+    fn of_all_series_of_a_metric_those_with_the_label_are_added_up() {
+        let metrics = Metrics(
+            "# TYPE a counter\na{code=\"1\",by=\"x\"} 2\na{code=\"2\",by=\"x\"} 3\nab{code=\"1\"} 10\n"
+                .to_owned(),
+        );
+        let sums = ["", "code=\"1\"", "by=\"x\"", "by=\"y\""].map(|label| metrics.sum("a", label) as u32);
+        assert_eq!(sums, [5, 2, 5, 0]);
     }
 }

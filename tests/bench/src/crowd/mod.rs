@@ -42,6 +42,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) room_size: usize,
     /// One client for each.
     pub(crate) tokens: &'a [String],
+    /// The kernel's receive buffer of each, in bytes; as large as it likes by default.
+    pub(crate) receive_buffer: Option<usize>,
 }
 
 /// A room: its first member publishes.
@@ -120,7 +122,7 @@ impl Crowd {
         let path = plan
             .protocol
             .path(&self.shared.rooms[room].name, &plan.tokens[index]);
-        let mut socket = Socket::connect(sources, index, plan.address, room, &path)?;
+        let mut socket = Socket::connect(sources, index, plan, room, &path)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()

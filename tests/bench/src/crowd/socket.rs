@@ -1,7 +1,6 @@
 //! One client: its stream, how far it has come, and what it must get next.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,6 +11,7 @@ use wsfleet_load::Sources;
 use wsfleet_load::wire::frame;
 use wsfleet_load::wire::handshake::{self, Answer};
 
+use super::Plan;
 use super::reader::Reader;
 
 /// Ports tried for one connection: a crowd beside another one may begin anywhere in the ports that the other holds in a row.
@@ -65,16 +65,16 @@ impl Socket {
     pub(super) fn connect(
         sources: &Sources,
         index: usize,
-        to: SocketAddr,
+        plan: &Plan<'_>,
         room: usize,
         path: &str,
     ) -> Result<Self> {
         let key = handshake::key(rand::rng().random());
         Ok(Self {
             began: Instant::now(),
-            stream: begin(sources, index, to)?,
+            stream: begin(sources, index, plan)?,
             stage: Stage::Connecting {
-                request: handshake::request(path, &to.to_string(), &key),
+                request: handshake::request(path, &plan.address.to_string(), &key),
                 key,
             },
             reader: Reader::default(),
@@ -160,17 +160,21 @@ impl Socket {
 
 /// A stream that is being connected from one of the sources. It is reset when it is dropped, so that none of its ports
 /// waits (TIME_WAIT).
-fn begin(sources: &Sources, index: usize, to: SocketAddr) -> Result<TcpStream> {
+fn begin(sources: &Sources, index: usize, plan: &Plan<'_>) -> Result<TcpStream> {
     for _ in 0..TRIES {
         let raw = Raw::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
         raw.set_tcp_nodelay(true)?;
         raw.set_linger(Some(std::time::Duration::ZERO))?;
+        if let Some(bytes) = plan.receive_buffer {
+            raw.set_recv_buffer_size(bytes)?;
+        }
         let connected = match sources.take(index as u32) {
             Some(from) => {
                 raw.set_reuse_address(true)?;
-                raw.bind(&from.into()).and_then(|()| raw.connect(&to.into()))
+                raw.bind(&from.into())
+                    .and_then(|()| raw.connect(&plan.address.into()))
             }
-            None => raw.connect(&to.into()),
+            None => raw.connect(&plan.address.into()),
         };
         match connected {
             Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}

@@ -12,12 +12,17 @@ use crate::server::Running;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(run: &Run<'_>, running: &mut Running) -> Result<Values> {
+    terminate(run, running, run.scale.drain_window)
+}
+
+/// Ends a server, whose drain window this is if it has one.
+pub(super) fn terminate(run: &Run<'_>, running: &mut Running, window: u32) -> Result<Values> {
     let members = run.scale.crowd;
     let (mut crowd, _) = run.open(running, members, "room-", USUAL_ROOM)?;
     crowd.count_ends();
     let began = Instant::now();
     running.terminate()?;
-    let most = PATIENCE + Duration::from_secs(run.scale.drain_window.into());
+    let most = PATIENCE + Duration::from_secs(window.into());
     let (mut exit, mut status) = (Duration::ZERO, None);
     while status.is_none() || crowd.ends().len() < members {
         ensure!(

@@ -1,9 +1,12 @@
 //! What is measured. Each workload starts its server anew, opens its clients, and gives numbers back.
 
+mod comeback;
 mod deploy;
+mod drain;
 mod fanout;
 mod latency;
 mod memory;
+mod stalled;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -16,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::tokens;
 use crate::crowd::{Crowd, Plan};
-use crate::server::{Running, Server, Site};
+use crate::server::{Flags, LOSSY_ROOMS, Running, Server, Site};
 
 /// Numbers of one run, by what they are.
 pub(crate) type Values = BTreeMap<String, f64>;
@@ -33,12 +36,34 @@ pub(crate) enum Workload {
     Neighbours,
     Storm,
     Deploy,
+    Drain,
+    Stalled,
+    Dropping,
+    Comeback,
 }
 
 impl Workload {
     /// Whether it is run in every round: what is counted, not timed, comes out the same each time.
     pub(crate) const fn is_timed(self) -> bool {
-        !matches!(self, Self::Memory | Self::Writes | Self::Deploy)
+        matches!(
+            self,
+            Self::Fanout | Self::Burst | Self::Latency | Self::Neighbours | Self::Storm
+        )
+    }
+
+    /// Whether it is run when none was named: a whole fleet is `make bench-storm`.
+    pub(crate) fn is_usual(self) -> bool {
+        self != Self::Comeback
+    }
+
+    /// Whether it means anything for this server.
+    pub(crate) fn is_for(self, server: Server) -> bool {
+        match self {
+            // a member that does not read stops the floor's room
+            Self::Stalled => server != Server::Floor,
+            Self::Drain | Self::Dropping | Self::Comeback => server == Server::Gateway,
+            _ => true,
+        }
     }
 }
 
@@ -64,8 +89,19 @@ pub(crate) struct Scale {
     pub(crate) neighbour_seconds: f64,
     /// Seconds that resident memory must not change for.
     pub(crate) settle_seconds: u32,
-    /// Seconds over which the gateway spreads its closes.
+    /// Seconds over which the gateway spreads its closes in a deploy that is compared with others'.
     pub(crate) drain_window: u32,
+    /// The same, as it is by default.
+    pub(crate) usual_window: u32,
+    /// Members that do not read, and those that do.
+    pub(crate) stalled: usize,
+    pub(crate) healthy: usize,
+    /// Seconds of messages without the stalled members, and as many with them.
+    pub(crate) stalled_seconds: f64,
+    /// Clients of a fleet that come back.
+    pub(crate) comeback: usize,
+    /// Upgrades per second of one gateway meanwhile.
+    pub(crate) handshakes: u32,
 }
 
 impl Scale {
@@ -83,6 +119,12 @@ impl Scale {
             neighbour_seconds: 6.0,
             settle_seconds: 3,
             drain_window: 10,
+            usual_window: 60,
+            stalled: 1_000,
+            healthy: 100,
+            stalled_seconds: 6.0,
+            comeback: 50_000,
+            handshakes: 400,
         }
     }
 
@@ -100,6 +142,12 @@ impl Scale {
             neighbour_seconds: 1.1,
             settle_seconds: 1,
             drain_window: 2,
+            usual_window: 4,
+            stalled: 20,
+            healthy: 5,
+            stalled_seconds: 3.0,
+            comeback: 3_000,
+            handshakes: 400,
         }
     }
 }
@@ -127,9 +175,15 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     pub(crate) fn run(&self, workload: Workload) -> Result<Values> {
-        let mut running = self.site.start(self.server)?;
+        match workload {
+            Workload::Drain => return drain::run(self),
+            Workload::Stalled => return stalled::run(self, "full-"),
+            Workload::Dropping => return stalled::run(self, LOSSY_ROOMS),
+            Workload::Comeback => return comeback::run(self),
+            _ => {}
+        }
+        let mut running = self.start()?;
         let values = match workload {
-            Workload::Memory => memory::run(self, &running),
             Workload::Fanout => fanout::run(self, &running, self.scale.crowd, 1),
             Workload::Burst => fanout::run(self, &running, self.scale.room, self.scale.burst),
             Workload::Writes => writes::run(self, &running),
@@ -137,15 +191,18 @@ impl Run<'_> {
             Workload::Neighbours => latency::neighbours(self, &running),
             Workload::Storm => self.storm(&running),
             Workload::Deploy => deploy::run(self, &mut running),
+            _ => memory::run(self, &running),
         };
-        values.map_err(|error| {
-            let said = running.said();
-            if said.is_empty() {
-                error
-            } else {
-                error.context(format!("the server said: {said}"))
-            }
-        })
+        values.map_err(|error| blame(&running, error))
+    }
+
+    /// Starts the server.
+    fn start(&self) -> Result<Running> {
+        let flags = Flags {
+            drain_window: self.scale.drain_window,
+            ..Flags::default()
+        };
+        self.site.start(self.server, &flags)
     }
 
     fn open(
@@ -154,6 +211,18 @@ impl Run<'_> {
         members: usize,
         rooms: &'static str,
         room_size: usize,
+    ) -> Result<(Crowd, Duration)> {
+        self.open_with(running, members, rooms, room_size, None)
+    }
+
+    /// As `open`, with the kernel's receive buffer of each client.
+    fn open_with(
+        &self,
+        running: &Running,
+        members: usize,
+        rooms: &'static str,
+        room_size: usize,
+        receive_buffer: Option<usize>,
     ) -> Result<(Crowd, Duration)> {
         let protocol = self.server.protocol();
         let tokens = if protocol.needs_token() {
@@ -167,6 +236,7 @@ impl Run<'_> {
             rooms,
             room_size,
             tokens: &tokens,
+            receive_buffer,
         })
     }
 
@@ -177,6 +247,16 @@ impl Run<'_> {
         let mut values = percentiles("", &crowd.take_latency()?);
         values.insert("connects_per_second".into(), members as f64 / took.as_secs_f64());
         Ok(values)
+    }
+}
+
+/// What the server has said goes with the error.
+fn blame(running: &Running, error: anyhow::Error) -> anyhow::Error {
+    let said = running.said();
+    if said.is_empty() {
+        error
+    } else {
+        error.context(format!("the server said: {said}"))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::config::Secret;
 const MOST_KEYS: usize = 256;
 /// Base64 characters of a modulus of 2,048 bits, the least for RS256–512 (RFC 7518 §3.3).
 const MODULUS_CHARS: usize = 342;
+/// Base64 characters of an Ed25519 key (RFC 8037 §2: 32 bytes); jsonwebtoken panics when a token meets a shorter one.
+const ED25519_CHARS: usize = 43;
 
 /// HS256–512 and the bytes of secret that each asks for (RFC 7518 §3.2).
 const HMAC: [(Algorithm, usize); 3] = [
@@ -54,7 +56,7 @@ impl Key {
 
     /// A public key of a set (RFC 7517 §4); `None` for one that verifies no signature that is accepted here: encryption
     /// keys, symmetric keys (whoever can read the set could sign with them), unknown or unsupported kinds and curves
-    /// (P-521), RSA keys that are too short.
+    /// (P-521), keys that are too short.
     fn public(jwk: &Jwk) -> Option<Self> {
         let signs = |usage: &PublicKeyUse| *usage == PublicKeyUse::Signature;
         if !jwk.common.public_key_use.as_ref().is_none_or(signs) {
@@ -67,7 +69,9 @@ impl Key {
                 EllipticCurve::P384 => vec![Algorithm::ES384],
                 _ => return None,
             },
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+            AlgorithmParameters::OctetKeyPair(pair)
+                if pair.curve == EllipticCurve::Ed25519 && pair.x.len() == ED25519_CHARS =>
+            {
                 vec![Algorithm::EdDSA]
             }
             _ => return None,

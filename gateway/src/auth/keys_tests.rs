@@ -111,6 +111,16 @@ fn keys_that_cannot_verify_signatures_are_passed_over() {
 }
 
 #[test]
+fn an_ed25519_key_of_another_length_is_passed_over_and_no_token_meets_it() {
+    for length in [0, 30, 31, 33, 64] {
+        let x = URL_SAFE_NO_PAD.encode(vec![1; length]);
+        let document = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]}).to_string();
+        let refused = KeySet::from_json(document.as_bytes()).unwrap_err();
+        assert_eq!(refused, KeySetError::NoUsableKey, "{length} bytes");
+    }
+}
+
+#[test]
 fn the_key_decides_the_algorithm_and_not_the_token() {
     let verifier = verifier();
     let claims = json!({"sub": "mallory"});

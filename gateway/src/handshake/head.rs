@@ -60,7 +60,7 @@ pub async fn read(socket: &TcpStream) -> Result<Vec<u8>, HeadError> {
 }
 
 /// Where the head ends; nothing before `seen` ended it. A bare line feed ends a line, too (RFC 9112 §2.2).
-fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
+pub fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
     let start = seen.saturating_sub(3);
     let rest = &bytes[start..];
     (0..rest.len()).find_map(|at| {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 use http_body_util::Full;
 
 use crate::admission::{Admission, Permit, Refused};
@@ -48,6 +48,9 @@ pub enum Refusal {
     /// 405.
     #[error("a WebSocket upgrade is a GET request")]
     Method,
+    /// 505: HTTP/1.0 knows no upgrade (RFC 6455 §4.1, RFC 9110 §7.8).
+    #[error("a WebSocket upgrade needs HTTP/1.1")]
+    HttpVersion,
     /// 426: not an upgrade request.
     #[error("this is a WebSocket endpoint: send Upgrade: websocket and Connection: Upgrade")]
     NotUpgrade,
@@ -74,6 +77,7 @@ impl Refusal {
     const fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HttpVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NotUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
             Self::Key | Self::Subprotocol | Self::Extensions => StatusCode::BAD_REQUEST,
             Self::Origin => StatusCode::FORBIDDEN,
@@ -126,9 +130,12 @@ fn texts<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl DoubleEndedItera
         .filter_map(|value| value.to_str().ok())
 }
 
-fn read_offer(method: &Method, headers: &HeaderMap) -> Result<Offer, Refusal> {
+fn read_offer(method: &Method, version: Version, headers: &HeaderMap) -> Result<Offer, Refusal> {
     if method != Method::GET {
         return Err(Refusal::Method);
+    }
+    if version < Version::HTTP_11 {
+        return Err(Refusal::HttpVersion);
     }
     let upgrade = has_token(headers, &header::UPGRADE, "websocket");
     if !upgrade || !has_token(headers, &header::CONNECTION, "upgrade") {
@@ -257,7 +264,7 @@ fn admit(
     request: &http::request::Parts,
 ) -> Result<(Offer, Permit), No> {
     let headers = &request.headers;
-    let mut offer = read_offer(&request.method, headers).map_err(No::Wrong)?;
+    let mut offer = read_offer(&request.method, request.version, headers).map_err(No::Wrong)?;
     offer.deflate = offer.deflate.filter(|_| gateway.settings.compression.is_on());
     // one that is no text is not on any list, rather than none
     let mut origins = headers.get_all(header::ORIGIN).into_iter();

@@ -19,18 +19,22 @@ const GOOD: [(&str, &str); 4] = [
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
+fn get(headers: &HeaderMap) -> Result<Offer, Refusal> {
+    read_offer(&Method::GET, Version::HTTP_11, headers)
+}
+
 fn with(change: (&'static str, &'static str)) -> Result<Offer, Refusal> {
     let mut map = headers(&GOOD);
     map.remove(change.0);
     if !change.1.is_empty() {
         map.append(change.0, HeaderValue::from_static(change.1));
     }
-    read_offer(&Method::GET, &map)
+    get(&map)
 }
 
 #[test]
 fn the_sample_of_the_rfc_is_accepted_with_the_key_of_the_rfc() {
-    let offer = read_offer(&Method::GET, &headers(&GOOD)).unwrap();
+    let offer = get(&headers(&GOOD)).unwrap();
     assert_eq!(
         offer,
         Offer {
@@ -43,7 +47,15 @@ fn the_sample_of_the_rfc_is_accepted_with_the_key_of_the_rfc() {
 
 #[test]
 fn each_wrong_header_has_its_own_refusal() {
-    assert_eq!(read_offer(&Method::POST, &headers(&GOOD)), Err(Refusal::Method));
+    assert_eq!(
+        read_offer(&Method::POST, Version::HTTP_11, &headers(&GOOD)),
+        Err(Refusal::Method)
+    );
+    assert_eq!(
+        read_offer(&Method::GET, Version::HTTP_10, &headers(&GOOD)),
+        Err(Refusal::HttpVersion),
+        "HTTP/1.0 knows no upgrade"
+    );
     assert_eq!(with(("upgrade", "")), Err(Refusal::NotUpgrade));
     assert_eq!(with(("upgrade", "h2c")), Err(Refusal::NotUpgrade));
     assert_eq!(with(("connection", "keep-alive")), Err(Refusal::NotUpgrade));
@@ -74,7 +86,7 @@ fn what_is_agreed_to_is_told_in_the_response_and_nothing_is_when_nothing_was_off
         told(&offer.unwrap()).as_deref(),
         Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover")
     );
-    let offer = read_offer(&Method::GET, &headers(&GOOD)).unwrap();
+    let offer = get(&headers(&GOOD)).unwrap();
     assert_eq!(told(&offer), None);
 }
 

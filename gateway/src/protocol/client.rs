@@ -236,7 +236,7 @@ impl<'a> Fields<'a> {
         match fields.and_then(|fields| json.end().map(|()| fields)) {
             Ok(fields) => Ok(fields),
             // JSON, but not an object: it has no type
-            Err(error) if error.is_data() && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
+            Err(_) if !begins_object(text) && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
                 Err(ParseError::UnknownType)
             }
             Err(_) => Err(ParseError::InvalidJson),
@@ -330,6 +330,10 @@ fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
+fn begins_object(text: &str) -> bool {
+    text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{')
+}
+
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
@@ -341,16 +345,17 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut fields = Fields::default();
-        while let Some(key) = map.next_key::<Key>()? {
-            let slot = match key {
-                Key::Kind => &mut fields.kind,
-                Key::Room => &mut fields.room,
-                Key::Payload => &mut fields.payload,
-                Key::TargetUserId => &mut fields.target_user_id,
-                Key::Token => &mut fields.token,
-                Key::Id => &mut fields.id,
-                Key::MsgId => &mut fields.msg_id,
-                Key::Other => {
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            // one that says no valid text is no field that is known, but JSON
+            let slot = match text_of(key).as_deref() {
+                Some("type") => &mut fields.kind,
+                Some("room") => &mut fields.room,
+                Some("payload") => &mut fields.payload,
+                Some("targetUserId") => &mut fields.target_user_id,
+                Some("token") => &mut fields.token,
+                Some("id") => &mut fields.id,
+                Some("msgId") => &mut fields.msg_id,
+                _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
@@ -359,26 +364,4 @@ impl<'de> Visitor<'de> for FieldsVisitor {
         }
         Ok(fields)
     }
-}
-
-/// A key of the message object.
-#[derive(Clone, Copy, serde::Deserialize)]
-#[serde(field_identifier)]
-enum Key {
-    #[serde(rename = "type")]
-    Kind,
-    #[serde(rename = "room")]
-    Room,
-    #[serde(rename = "payload")]
-    Payload,
-    #[serde(rename = "targetUserId")]
-    TargetUserId,
-    #[serde(rename = "token")]
-    Token,
-    #[serde(rename = "id")]
-    Id,
-    #[serde(rename = "msgId")]
-    MsgId,
-    #[serde(other)]
-    Other,
 }

@@ -92,6 +92,16 @@ fn names_without_escapes_are_borrowed_from_the_frame() {
 }
 
 #[test]
+fn a_key_that_says_no_valid_text_is_an_unknown_field_and_the_message_is_read() {
+    let text = r#"{"\ud800":1,"ty\u0070e":"join","room\udc00":2,"room":"r"}"#;
+    assert!(matches!(parse(text), Ok(ClientMessage::Join { room, .. }) if room == "r"));
+    assert_eq!(error(r#"{"\ud800":1}"#), ParseError::UnknownType);
+    for no_json in [r#"{"\ud80":1}"#, "{\"\0\":1}", "{\"a\nb\":1}", "{1:1}"] {
+        assert_eq!(error(no_json), ParseError::InvalidJson, "{no_json}");
+    }
+}
+
+#[test]
 fn what_is_not_understood_is_answered_with_the_articles_texts_and_a_code() {
     let deep = format!(r#"{{"type":"x","y":{}"#, "[".repeat(60_000));
     let table: &[(&str, ParseError)] = &[
@@ -108,6 +118,7 @@ fn what_is_not_understood_is_answered_with_the_articles_texts_and_a_code() {
         (&deep, ParseError::InvalidJson),
         ("[]", ParseError::UnknownType),
         ("42", ParseError::UnknownType),
+        (" 1e400", ParseError::UnknownType),
         ("null", ParseError::UnknownType),
         ("\"ping\"", ParseError::UnknownType),
         ("{}", ParseError::UnknownType),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: everything, in the order in which a mistake is found soonest; each runner's own closing lines are shown.
-#   usage: run.sh [lint] [unit] [protocol] [conformance] [cluster]      (default: all)
+#   usage: run.sh [lint] [unit] [protocol] [fuzz] [conformance] [cluster]      (default: all)
 # A cluster that was up before stays up; one that this script started is removed again.
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -67,6 +67,11 @@ run_protocol() {
     BENCH_QUICK=yes tests/bench/bench.sh >/dev/null
 }
 
+run_fuzz() {
+    part "fuzzing: a minute for each target, two at a time"
+    FUZZ_SECONDS=${FUZZ_SECONDS:-60} tests/fuzz.sh
+}
+
 run_conformance() {
     part "the WebSocket layer against the Autobahn cases"
     build
@@ -121,11 +126,11 @@ run_cluster() {
     return $failed
 }
 
-[ $# -gt 0 ] || set -- lint unit protocol conformance cluster
+[ $# -gt 0 ] || set -- lint unit protocol fuzz conformance cluster
 for name in "$@"; do
     case $name in
-        lint | unit | protocol | conformance | cluster) "run_$name" ;;
-        *) die "unknown part $name" "parts: lint unit protocol conformance cluster" ;;
+        lint | unit | protocol | fuzz | conformance | cluster) "run_$name" ;;
+        *) die "unknown part $name" "parts: lint unit protocol fuzz conformance cluster" ;;
     esac
 done
 step "all of it passed: $*"

@@ -1,0 +1,69 @@
+//! The JSON decoder, beside a parser that is not in a hurry.
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use wsfleet_gateway::protocol::{ClientMessage, Codec, ParseError};
+
+use crate::memory;
+use crate::model::{self, MAX, NAMES, Parts};
+
+const KINDS: [&str; 6] = [
+    "join",
+    "leave",
+    "room_message",
+    "direct_message",
+    "refresh",
+    "ping",
+];
+
+/// The input is the payload of a text frame.
+pub fn json(input: &[u8]) {
+    let text = match Codec::Json.to_json(input, MAX) {
+        Ok(text) => text,
+        Err(ParseError::TooBig(MAX)) => return assert!(input.len() > MAX),
+        Err(error) => {
+            assert_eq!(error, ParseError::InvalidJson);
+            return assert!(std::str::from_utf8(input).is_err());
+        }
+    };
+    // nothing is copied but names with escapes
+    let parsed = memory::within(4 * text.len() + 4_096, || ClientMessage::parse(&text, NAMES));
+    let is_json = serde_json::from_str::<&RawValue>(&text).is_ok();
+    let value = serde_json::from_str::<Value>(&text).ok();
+    match parsed {
+        Ok(message) => {
+            assert!(is_json);
+            if let Some(value) = value {
+                says(&value, &Parts::of(&message));
+            }
+            model::check(&message);
+        }
+        Err(rejected) => {
+            assert_eq!(rejected.error == ParseError::InvalidJson, !is_json);
+            if let Some(value) = value {
+                let known = value["type"].as_str().is_some_and(|kind| KINDS.contains(&kind));
+                assert_eq!(rejected.error == ParseError::UnknownType, !known, "{value}");
+            }
+        }
+    }
+}
+
+/// What was read is what the text says; of a field that is given twice the last one counts.
+fn says(value: &Value, parts: &Parts<'_>) {
+    assert_eq!(value["type"], parts.kind);
+    let field = match parts.kind {
+        "ping" => return,
+        "direct_message" => "targetUserId",
+        "refresh" => "token",
+        _ => "room",
+    };
+    assert_eq!(value[field], parts.name);
+    if let Some(payload) = parts.payload {
+        assert_eq!(value["payload"], serde_json::from_str::<Value>(payload).unwrap());
+    }
+    for (key, id) in [("id", &parts.id), ("msgId", &parts.msg_id)] {
+        if let Some(id) = id {
+            assert_eq!(value[key], *id);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The part of `docs/wsfleet.v1.proto` that the targets speak, beside the gateway's own.
+
+use prost::{Message, Oneof};
+
+/// What a client sends.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FromClient {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
+    pub(crate) kind: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum Kind {
+    #[prost(message, tag = "1")]
+    Join(Named),
+    #[prost(message, tag = "2")]
+    Leave(Named),
+    #[prost(message, tag = "3")]
+    RoomMessage(Sent),
+    #[prost(message, tag = "4")]
+    DirectMessage(Sent),
+    #[prost(message, tag = "5")]
+    Ping(Nothing),
+    #[prost(message, tag = "6")]
+    Refresh(Named),
+}
+
+/// `Join`, `Leave` and `Refresh`: a room or a token.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Named {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, optional, tag = "2")]
+    pub(crate) id: Option<String>,
+}
+
+/// `RoomMessage` and `DirectMessage`, to a room or to a user.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Sent {
+    #[prost(string, tag = "1")]
+    pub(crate) to: String,
+    #[prost(string, tag = "2")]
+    pub(crate) payload: String,
+    #[prost(string, optional, tag = "3")]
+    pub(crate) id: Option<String>,
+    #[prost(string, optional, tag = "4")]
+    pub(crate) msg_id: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Nothing {}
+
+/// What the gateway sends, when it is a `RoomMessage`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FromGateway {
+    #[prost(message, optional, tag = "4")]
+    pub(crate) room_message: Option<Delivered>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Delivered {
+    #[prost(string, tag = "3")]
+    pub(crate) payload: String,
+}

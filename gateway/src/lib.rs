@@ -19,6 +19,7 @@ pub mod handshake;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
+mod pattern;
 pub mod protocol;
 pub mod room;
 mod run;

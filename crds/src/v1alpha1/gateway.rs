@@ -51,6 +51,15 @@ pub struct GatewaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 600))]
     pub handshake_timeout_seconds: Option<u32>,
+    /// Whether clients that offer permessage-deflate (RFC 7692) get compressed messages, each compressed once for all who do.
+    /// Gateway default: true. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<bool>,
+    /// What gives way when a member of a room reads too slowly; the first rule whose pattern matches the room's name counts.
+    /// Default, also for personal messages: Disconnect. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub slow_consumers: Vec<SlowConsumerRule>,
     /// What one gateway can carry. The autoscaler, the rollout and the scale-in reckon with it.
     #[serde(default)]
     pub capacity: CapacitySpec,
@@ -66,9 +75,34 @@ impl Default for GatewaySpec {
             allowed_origins: Vec::new(),
             trusted_hops: None,
             handshake_timeout_seconds: None,
+            compression: None,
+            slow_consumers: Vec::new(),
             capacity: CapacitySpec::default(),
         }
     }
+}
+
+/// What gives way in some rooms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowConsumerRule {
+    /// Names of rooms; * stands for any text. For example cursor:*.
+    #[schemars(length(min = 1, max = 255))]
+    pub rooms: String,
+    /// Disconnect closes the connection with 4102. DropOldest drops the room's oldest messages that wait for it. KeepLatest
+    /// drops all messages of a sender but the last. Clients are told what was dropped by a gap.
+    pub policy: SlowConsumerPolicy,
+}
+
+/// What gives way when more waits for a connection than may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SlowConsumerPolicy {
+    /// The connection.
+    Disconnect,
+    /// The room's oldest messages.
+    DropOldest,
+    /// All messages of a sender but the last.
+    KeepLatest,
 }
 
 /// What one gateway can carry.

@@ -38,7 +38,7 @@ pub use broker::{BrokerSpec, MemoryBroker, RedisBroker};
 pub use crd::{crd, crd_yaml};
 pub use disruption::DisruptionSpec;
 pub use drain::{DrainSpec, PassiveSpec, ReconnectSpec};
-pub use gateway::{API_PORT, CapacitySpec, GatewaySpec};
+pub use gateway::{API_PORT, CapacitySpec, GatewaySpec, SlowConsumerPolicy, SlowConsumerRule};
 pub use int_or_percent::{IntOrPercent, ParseIntOrPercentError};
 pub use limits::LimitsSpec;
 pub use reference::SecretKeyRef;

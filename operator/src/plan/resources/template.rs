@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 use wsfleet_crds::labels;
-use wsfleet_crds::v1alpha1::{API_PORT, AuthSpec, BrokerSpec, GatewaySpec, RoomsClaim, WebSocketCluster};
+use wsfleet_crds::v1alpha1::{
+    API_PORT, AuthSpec, BrokerSpec, GatewaySpec, RoomsClaim, SlowConsumerPolicy, SlowConsumerRule,
+    WebSocketCluster,
+};
 
 use super::secret::admin_token_ref;
 
@@ -50,7 +53,7 @@ fn container(cluster: &WebSocketCluster, image: &str, mounts: &[Value]) -> Value
     json!({
         "name": CONTAINER,
         "image": image,
-        "args": limits(cluster),
+        "args": arguments(cluster),
         "env": environment(cluster),
         "ports": [
             {"name": "ws", "containerPort": gateway.port, "protocol": "TCP"},
@@ -153,7 +156,23 @@ fn admission(gateway: &GatewaySpec) -> impl Iterator<Item = Value> {
                 .handshake_timeout_seconds
                 .map(|seconds| seconds.to_string()),
         ),
+        (
+            "WSFLEET_COMPRESSION",
+            gateway
+                .compression
+                .map(|on| if on { "on" } else { "off" }.to_owned()),
+        ),
     ])
+}
+
+/// Not by a variable: a pattern may hold what separates values there.
+fn slow_consumer(rule: &SlowConsumerRule) -> String {
+    let policy = match rule.policy {
+        SlowConsumerPolicy::Disconnect => "disconnect",
+        SlowConsumerPolicy::DropOldest => "dropOldest",
+        SlowConsumerPolicy::KeepLatest => "keepLatest",
+    };
+    format!("--slow-consumer={}={policy}", rule.rooms)
 }
 
 /// Variables of the settings that are set; the gateway has a default for the others.
@@ -163,11 +182,13 @@ fn given<const N: usize>(settings: [(&'static str, Option<String>); N]) -> impl 
         .filter_map(|(name, value)| value.map(|value| variable(name, &value)))
 }
 
-fn limits(cluster: &WebSocketCluster) -> Vec<String> {
-    let handshakes = cluster.spec.gateway.capacity.max_handshakes_per_second;
+fn arguments(cluster: &WebSocketCluster) -> Vec<String> {
+    let gateway = &cluster.spec.gateway;
+    let handshakes = gateway.capacity.max_handshakes_per_second;
     std::iter::once(("handshakesPerSecond", handshakes))
         .chain(cluster.spec.limits.entries())
         .map(|(key, value)| format!("--limit={key}={value}"))
+        .chain(gateway.slow_consumers.iter().map(slow_consumer))
         .collect()
 }
 
@@ -214,7 +235,7 @@ mod tests {
         let variables = environment_of(json!({
             "gateway": {
                 "allowedOrigins": ["https://a.example", "https://b.example:8443"], "trustedHops": 2,
-                "handshakeTimeoutSeconds": 5,
+                "handshakeTimeoutSeconds": 5, "compression": false,
             },
             "auth": {"jwt": {
                 "jwksUrl": "https://login.example/keys", "audience": "chat", "issuer": "login",
@@ -226,6 +247,7 @@ mod tests {
             ("WSFLEET_JWKS_URL", "https://login.example/keys"),
             ("WSFLEET_JWT_AUDIENCE", "chat"),
             ("WSFLEET_JWT_ISSUER", "login"),
+            ("WSFLEET_COMPRESSION", "off"),
             ("WSFLEET_ROOMS_CLAIM", "required"),
             ("WSFLEET_TOKEN_GRACE", "0"),
             (
@@ -244,6 +266,25 @@ mod tests {
             !variables
                 .iter()
                 .any(|(name, _)| name == "WSFLEET_JWT_SECRET_FILE")
+        );
+    }
+
+    #[test]
+    fn what_gives_way_in_which_rooms_reaches_the_gateway_in_its_order() {
+        let rules = json!([
+            {"rooms": "cursor:*", "policy": "KeepLatest"}, {"rooms": "a,b=c", "policy": "DropOldest"},
+            {"rooms": "*", "policy": "Disconnect"},
+        ]);
+        let spec = json!({"auth": {"anonymous": {}}, "gateway": {"slowConsumers": rules}});
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+        let arguments = arguments(&cluster);
+        assert_eq!(
+            arguments[arguments.len() - 3..],
+            [
+                "--slow-consumer=cursor:*=keepLatest",
+                "--slow-consumer=a,b=c=dropOldest",
+                "--slow-consumer=*=disconnect",
+            ]
         );
     }
 

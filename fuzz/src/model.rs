@@ -213,7 +213,7 @@ fn encoded(codec: Codec, payload: &RawValue) -> Vec<u8> {
 }
 
 /// Arrays and maps in each other.
-pub(crate) fn depth(json: &str) -> usize {
+fn depth(json: &str) -> usize {
     let (mut now, mut most, mut quoted, mut escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {
         match byte {

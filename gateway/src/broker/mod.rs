@@ -141,6 +141,14 @@ pub trait Sink: Send + Sync + 'static {
     /// Takes a batch; per stream it is in offset order. Members are written to meanwhile: when they do not keep up, it gives
     /// what the broker must await before it delivers more.
     fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded>;
+
+    /// Calls `visit` with user and number of each connection of one part of those that count against their users' limit:
+    /// they are subscribed to the user's personal stream. False when there is no such part; the first is 0. None of
+    /// them leaves during its call, which must be quick and not come back here.
+    fn each_device(&self, part: usize, visit: &mut dyn FnMut(&str, u64)) -> bool {
+        let _ = (part, visit);
+        false
+    }
 }
 
 /// Ready when there is room again, or nobody left to deliver to.
@@ -161,6 +169,17 @@ pub enum BrokerError {
     /// The broker answered with an error of its own.
     #[error("the message broker refused the message: {0}")]
     Refused(Arc<str>),
+}
+
+/// What came of asking for one more connection of a user in the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// It is counted, under the gateway's lease of this number.
+    Taken(u64),
+    /// The user has as many connections as are allowed; it is not counted.
+    Full,
+    /// The fleet's count is not known now.
+    Unknown,
 }
 
 /// How well the broker can be relied on.
@@ -185,6 +204,25 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a subscription. Messages already on their way may still be delivered.
     fn unsubscribe(&self, stream: &StreamKey);
+
+    /// Counts one more connection of a user in the whole fleet, unless there are `most`. Unless it is [`Seat::Full`]
+    /// the caller goes on with [`Broker::keep_seat`], and in any case ends with [`Broker::give_seat`].
+    /// `None`: this broker knows one gateway only, whose own count is the fleet's.
+    fn take_seat(&self, user: &Arc<str>, connection: u64, most: u32) -> Option<BoxFuture<'static, Seat>> {
+        let _ = (user, connection, most);
+        None
+    }
+
+    /// The connection is subscribed to its user's personal stream now, so [`Sink::each_device`] tells of it: from here
+    /// on it stays counted, whatever happened since its seat was taken.
+    fn keep_seat(&self, user: &str, connection: u64, seat: Seat) {
+        let _ = (user, connection, seat);
+    }
+
+    /// The connection counts no more. Doing it twice, or for one that was never counted, is harmless.
+    fn give_seat(&self, user: &str, connection: u64) {
+        let _ = (user, connection);
+    }
 
     /// How well the broker can be relied on.
     fn health(&self) -> Health;

@@ -108,7 +108,7 @@ limits! {
     connections_per_ip: "connectionsPerIp" = 100, in 1..=10_000_000;
     /// Upgrades per second from one address (IPv6: one /64), burst twice that.
     handshakes_per_second_per_ip: "handshakesPerSecondPerIp" = 20, in 1..=1_000_000;
-    /// Connections of one user to this gateway at a time.
+    /// Connections of one user at a time: in the whole fleet with Redis, else to this gateway.
     connections_per_user: "connectionsPerUser" = 16, in 1..=10_000_000;
     /// Bytes that may wait for one slow connection; more: closed with 4102.
     queue_bytes: "queueBytes" = 262_144, in 1_024..=67_108_864;

@@ -11,7 +11,7 @@ use super::line::{Line, is_over};
 use super::pacer::Step;
 use crate::gateway::Gateway;
 use crate::protocol::{CloseReason, ServerMessage};
-use crate::session::Place;
+use crate::session::{Place, seat};
 
 /// Time between looks at the line: closes of one second are spread over so many steps.
 const TICK: Duration = Duration::from_millis(50);
@@ -85,6 +85,8 @@ fn turn(gateway: &Gateway, order: &Order, line: &mut Line<Place>, now: Duration)
                 };
                 gateway.env.metrics.sent(1);
                 conn.send_control(&conn.format.frame(&notice));
+                // the one with which the client comes back elsewhere must not be one too many
+                seat::give(gateway, &conn);
             }
             Step::Close { key } => {
                 let Some(conn) = open(key) else { continue };

@@ -3,8 +3,9 @@
 //! Sans-IO: time is passed in as a [`Moment`], so tests run in virtual time. State is small: 16 bytes a bucket, 40 a
 //! connection. Configuration (a [`Rate`]) is shared, never stored per connection.
 //!
-//! Connections per user need no table here: the registry of users knows how many connections each has, and compares
-//! that with [`crate::config::Limits::connections_per_user`].
+//! Connections per user need no table here: a user's personal stream knows its members on this gateway, and compares
+//! their number with [`crate::config::Limits::connections_per_user`]; [`crate::broker::Broker::take_seat`] counts those
+//! of the fleet.
 
 mod address;
 mod bucket;

@@ -146,6 +146,13 @@ impl Room {
         self.state.lock().members.contains(id)
     }
 
+    /// Calls `visit` for each member; none leaves meanwhile.
+    pub(super) fn each_member(&self, mut visit: impl FnMut(ConnId)) {
+        for member in self.state.lock().members.as_slice() {
+            visit(member.id);
+        }
+    }
+
     pub(super) fn try_join(&self, conn: &Arc<Conn>, env: &Env) -> Join {
         let mut state = self.state.lock();
         match &state.link {

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::broker::{Broker, BrokerError, Crowded, Delivery, Event, Publish, Sink, StreamKey};
-use crate::config::SlowPolicy;
+use crate::config::{Limit, SlowPolicy};
 use crate::session::{Conn, Env};
 pub use local::Room;
 use local::{Flush, Join, LINGER};
@@ -217,7 +217,7 @@ pub enum JoinError {
     /// The broker did not confirm the subscription; try again later.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The user has `connectionsPerUser` connections here.
+    /// The user has `connectionsPerUser` connections, here or in the fleet.
     #[error("too many connections of this user")]
     Full,
 }
@@ -268,6 +268,19 @@ impl Sink for Rooms {
             crowded.extend(room.crowded());
         }
         (!crowded.is_empty()).then(|| join_all(crowded).map(drop).boxed())
+    }
+
+    fn each_device(&self, part: usize, visit: &mut dyn FnMut(&str, u64)) -> bool {
+        let counted = self.env.connections_per_user != Limit::OFF;
+        let Some(shard) = self.shards.get(part).filter(|_| counted) else {
+            return false;
+        };
+        for Entry(room) in &*shard.lock() {
+            if let StreamKey::User(user) = &room.key {
+                room.each_member(|id| visit(user, id.0));
+            }
+        }
+        true
     }
 }
 

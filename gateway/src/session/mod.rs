@@ -13,6 +13,7 @@ mod lossy;
 mod membership;
 mod outbox;
 mod registry;
+pub(crate) mod seat;
 mod sweep;
 
 use std::cell::RefCell;
@@ -30,7 +31,6 @@ use tokio::net::TcpStream;
 
 use crate::admission::{Permit, moment};
 use crate::auth::{AuthError, Grants, Identity};
-use crate::broker::StreamKey;
 use crate::clock::{Clock, Tick};
 use crate::gateway::Gateway;
 use crate::limits::InboundLimiter;
@@ -217,11 +217,9 @@ impl Session {
         }
     }
 
-    /// Subscribes the user's personal stream; with that comes the welcome.
+    /// Subscribes the user's personal stream, if the user may have one more connection; with that comes the welcome.
     fn begin(&mut self) -> Step {
-        let gateway = self.gateway();
-        let key = StreamKey::User(Arc::clone(&self.conn.user));
-        match gateway.rooms.join(&self.conn, key, &gateway.broker) {
+        match seat::join_personal(self.gateway(), &self.conn) {
             JoinStep::Done(joined) => {
                 self.begun(joined);
                 self.resume()
@@ -313,6 +311,7 @@ impl Session {
         for room in &*rooms {
             gateway.rooms.leave(conn, room, &*gateway.broker);
         }
+        seat::give(gateway, conn);
         let metrics = &gateway.env.metrics;
         metrics.active.dec();
         let open = gateway.env.clock.tick().since(conn.connected);

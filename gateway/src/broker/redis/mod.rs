@@ -19,6 +19,8 @@ mod message;
 mod naming;
 mod queue;
 mod script;
+mod seat;
+mod seats;
 mod session;
 mod stats;
 mod subscribe;
@@ -32,9 +34,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, BrokerError, Health, Position, Publish, Sink, StreamKey, encode};
+use super::{Broker, BrokerError, Health, Position, Publish, Seat, Sink, StreamKey, encode};
 use queue::{Commands, Item, OnAnswer};
 use script::{Answer, Request};
+use seats::Seats;
 use subscribe::Subscriber;
 use table::Table;
 
@@ -46,6 +49,7 @@ pub struct RedisBroker {
     database: i64,
     commands: Arc<Commands>,
     table: Arc<Table>,
+    seats: Arc<Seats>,
     stats: Arc<Stats>,
     proven: Arc<AtomicBool>,
     cancelled: CancellationToken,
@@ -65,9 +69,18 @@ impl RedisBroker {
     /// Fails only by a mistake in the metrics' names.
     pub fn start(config: &RedisConfig, sink: Arc<dyn Sink>) -> prometheus::Result<Self> {
         let stats = Arc::new(Stats::new()?);
+        let commands = Arc::new(Commands::new());
+        let instance = uuid::Uuid::new_v4().simple().to_string();
+        let count = Seats::new(
+            config.database(),
+            &instance,
+            Arc::clone(&commands),
+            Arc::clone(&sink),
+        );
         let broker = Self {
             database: config.database(),
-            commands: Arc::new(Commands::new()),
+            commands,
+            seats: Arc::new(count),
             table: Arc::new(Table::default()),
             stats,
             proven: Arc::new(AtomicBool::new(false)),
@@ -81,7 +94,7 @@ impl RedisBroker {
             sink,
             stats: Arc::clone(&broker.stats),
             proven: Arc::clone(&broker.proven),
-            probe_channel: naming::probe(config.database(), &uuid::Uuid::new_v4().simple().to_string()),
+            probe_channel: naming::probe(config.database(), &instance),
         };
         broker.tasks.spawn(command::run(
             Arc::clone(&broker.commands),
@@ -92,6 +105,10 @@ impl RedisBroker {
         broker
             .tasks
             .spawn(subscribe::run(subscriber, broker.cancelled.clone()));
+        let (count, cancelled) = (Arc::clone(&broker.seats), broker.cancelled.clone());
+        broker.tasks.spawn(async move {
+            cancelled.run_until_cancelled(count.run()).await;
+        });
         broker.tasks.close();
         Ok(broker)
     }
@@ -160,6 +177,19 @@ impl Broker for RedisBroker {
         self.table.unsubscribe(&naming::stream(self.database, stream));
     }
 
+    fn take_seat(&self, user: &Arc<str>, connection: u64, most: u32) -> Option<BoxFuture<'static, Seat>> {
+        let (seats, user) = (Arc::clone(&self.seats), Arc::clone(user));
+        Some(async move { seats.take(&user, connection, most).await }.boxed())
+    }
+
+    fn keep_seat(&self, user: &str, connection: u64, seat: Seat) {
+        self.seats.keep(user, connection, seat);
+    }
+
+    fn give_seat(&self, user: &str, connection: u64) {
+        self.seats.give(user, connection);
+    }
+
     fn health(&self) -> Health {
         let up = self.commands.is_up();
         Health {
@@ -169,8 +199,13 @@ impl Broker for RedisBroker {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
-        self.cancelled.cancel();
+        let (seats, cancelled) = (Arc::clone(&self.seats), self.cancelled.clone());
         let tasks = self.tasks.clone();
-        async move { tasks.wait().await }.boxed()
+        async move {
+            seats.end().await;
+            cancelled.cancel();
+            tasks.wait().await;
+        }
+        .boxed()
     }
 }

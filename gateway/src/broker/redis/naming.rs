@@ -24,6 +24,16 @@ pub(super) fn probe(database: i64, instance: &str) -> Arc<[u8]> {
     tagged(database, "probe", instance)
 }
 
+/// Key of a user's connections in the fleet.
+pub(super) fn seats(database: i64, user: &str) -> Arc<[u8]> {
+    tagged(database, "seats", user)
+}
+
+/// Key of a gateway's lease on the seats that it has taken.
+pub(super) fn lease(database: i64, lease: &str) -> Arc<[u8]> {
+    tagged(database, "lease", lease)
+}
+
 fn tagged(database: i64, kind: &str, name: &str) -> Arc<[u8]> {
     let mut out = format!("wsfleet:{database}:{kind}:{{").into_bytes();
     out.reserve(name.len() + 1);
@@ -78,6 +88,8 @@ mod tests {
             assert!(seen.insert(stream(0, &StreamKey::User(name.into()))), "{name}");
             assert!(seen.insert(stream(1, &StreamKey::Room(name.into()))), "{name}");
             assert!(seen.insert(probe(0, name)), "{name}");
+            assert!(seen.insert(seats(0, name)), "{name}");
+            assert!(seen.insert(lease(0, name)), "{name}");
         }
     }
 

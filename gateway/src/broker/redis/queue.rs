@@ -190,7 +190,9 @@ impl Commands {
 pub(super) fn place(answer: Result<Answer, BrokerError>) -> Result<Position, BrokerError> {
     match answer? {
         Answer::At(position) => Ok(position),
-        Answer::Done => Err(BrokerError::Refused("an answer without a place".into())),
+        Answer::Text(_) | Answer::Nothing | Answer::Done => {
+            Err(BrokerError::Refused("an answer without a place".into()))
+        }
     }
 }
 

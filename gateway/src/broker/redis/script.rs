@@ -9,6 +9,7 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 
 use super::super::{BrokerError, Position};
+use super::seat::{self, SeatRequest};
 
 /// Metadata outlives messages by far: 30 days after the stream was last used its epoch may end.
 const META_TTL_SECONDS: u32 = 30 * 24 * 3600;
@@ -53,11 +54,21 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 ";
 
-const SOURCES: [&str; 3] = [PUBLISH, POSITION, RENEW];
+const SOURCES: [&str; 5] = [PUBLISH, POSITION, RENEW, seat::TAKE, seat::CLEAR];
 
-/// Names (SHA-1, as Redis tells them) of the loaded scripts, in the order of `SOURCES`.
+/// The scripts, in the order of [`SOURCES`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Script {
+    Publish,
+    Position,
+    Renew,
+    TakeSeat,
+    ClearSeats,
+}
+
+/// Names (SHA-1, as Redis tells them) of the loaded scripts, in the order of [`SOURCES`].
 #[derive(Clone, Debug)]
-pub(super) struct Scripts([Arc<str>; 3]);
+pub(super) struct Scripts([Arc<str>; SOURCES.len()]);
 
 impl Scripts {
     /// The commands that load them.
@@ -71,11 +82,18 @@ impl Scripts {
 
     /// Their names from the answers to [`Scripts::load`].
     pub(super) fn from_answers(values: &[Value]) -> Result<Self, Failure> {
-        let mut names = [Arc::from(""), Arc::from(""), Arc::from("")];
+        let mut names = std::array::from_fn(|_| Arc::from(""));
         for (name, value) in names.iter_mut().zip(values) {
             *name = text(value).ok_or_else(|| failure(value))?.into();
         }
         Ok(Self(names))
+    }
+
+    /// The command that runs a script on its one key; its arguments are still to be added.
+    pub(super) fn run(&self, script: Script, key: &[u8]) -> Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&*self.0[script as usize]).arg(1).arg(key);
+        cmd
     }
 }
 
@@ -90,6 +108,8 @@ pub(super) enum Request {
     Position { stream: Arc<[u8]> },
     /// A new epoch, unless the stream stands at or after this place.
     Renew { stream: Arc<[u8]>, delivered: Position },
+    /// About users' connections.
+    Seat(SeatRequest),
     /// Whether the link answers.
     Ping,
 }
@@ -103,44 +123,37 @@ impl Request {
                 Self::Publish { stream, event } => stream.len() + event.len(),
                 Self::Announce { channel, payload } => channel.len() + payload.len(),
                 Self::Position { stream } | Self::Renew { stream, .. } => stream.len(),
+                Self::Seat(request) => request.size(),
                 Self::Ping => 0,
             }
     }
 
     /// The command.
     pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
-        let script = |index: usize, stream: &[u8]| {
-            let mut cmd = Cmd::new();
-            cmd.arg("EVALSHA")
-                .arg(&*scripts.0[index])
-                .arg(1)
-                .arg(stream)
-                .arg(new_epoch())
-                .arg(META_TTL_SECONDS);
+        let on_stream = |script: Script, stream: &[u8]| {
+            let mut cmd = scripts.run(script, stream);
+            cmd.arg(new_epoch()).arg(META_TTL_SECONDS);
             cmd
         };
         match self {
             Self::Publish { stream, event } => {
-                let mut cmd = script(0, stream);
+                let mut cmd = on_stream(Script::Publish, stream);
                 cmd.arg(&event[..]);
                 cmd
             }
-            Self::Position { stream } => script(1, stream),
+            Self::Position { stream } => on_stream(Script::Position, stream),
             Self::Renew { stream, delivered } => {
-                let mut cmd = script(2, stream);
+                let mut cmd = on_stream(Script::Renew, stream);
                 cmd.arg(&*delivered.epoch).arg(delivered.offset);
                 cmd
             }
             Self::Announce { channel, payload } => {
-                let mut cmd = Cmd::new();
-                cmd.arg("PUBLISH").arg(&channel[..]).arg(&payload[..]);
+                let mut cmd = redis::cmd("PUBLISH");
+                cmd.arg(&channel[..]).arg(&payload[..]);
                 cmd
             }
-            Self::Ping => {
-                let mut cmd = Cmd::new();
-                cmd.arg("PING");
-                cmd
-            }
+            Self::Seat(request) => request.command(scripts),
+            Self::Ping => redis::cmd("PING"),
         }
     }
 }
@@ -155,6 +168,10 @@ fn new_epoch() -> String {
 pub(super) enum Answer {
     /// Where the message, or the stream, stands.
     At(Position),
+    /// A text.
+    Text(Arc<str>),
+    /// Nothing is there.
+    Nothing,
     /// Done; there is no place to tell.
     Done,
 }
@@ -193,6 +210,8 @@ pub(super) fn answer(value: &Value) -> Result<Answer, Failure> {
             },
             _ => Err(failure(value)),
         },
+        Value::BulkString(_) => Ok(Answer::Text(text(value).ok_or_else(|| failure(value))?.into())),
+        Value::Nil => Ok(Answer::Nothing),
         _ => Ok(Answer::Done),
     }
 }
@@ -235,6 +254,9 @@ mod tests {
         );
         assert_eq!(answer(&Value::Int(3)), Ok(Answer::Done));
         assert_eq!(answer(&Value::Okay), Ok(Answer::Done));
+        assert_eq!(answer(&Value::Nil), Ok(Answer::Nothing));
+        let text = Value::BulkString(b"a b".to_vec());
+        assert_eq!(answer(&text), Ok(Answer::Text("a b".into())));
     }
 
     #[test]

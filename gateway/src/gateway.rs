@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::protocol::WelcomeLimits;
 use crate::room::Rooms;
 use crate::session::{Census, Connections, Env};
+use crate::tls::{self, Tls};
 
 /// A gateway, ready to accept.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Gateway {
     pub rooms: Arc<Rooms>,
     /// Who carries the messages.
     pub broker: Arc<dyn Broker>,
+    /// The certificate for clients; `None`: no TLS.
+    pub tls: Option<Tls>,
     /// Who clients are.
     pub authenticator: Authenticator,
     /// Who gets in.
@@ -48,6 +51,9 @@ pub enum GatewayError {
     /// The URL of the broker is malformed: settings, exit 64.
     #[error("--broker: {0}")]
     Broker(#[from] redis::ConfigError),
+    /// The certificate cannot be served with: settings, exit 64.
+    #[error(transparent)]
+    Tls(#[from] tls::StartError),
     /// Two metrics with one name: a mistake in the program.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -89,7 +95,12 @@ impl Gateway {
             }
             _ => None,
         };
+        let tls = settings.tls.clone().map(Tls::start).transpose()?;
+        if let Some(tls) = &tls {
+            env.metrics.register(tls.collectors())?;
+        }
         Ok(Arc::new(Self {
+            tls,
             connections: Connections::default(),
             census: Census::default(),
             rooms,

@@ -26,9 +26,11 @@ mod run;
 pub mod session;
 mod shutdown;
 pub mod start;
+pub mod stream;
 pub mod telemetry;
 #[cfg(test)]
 mod test_support;
+pub mod tls;
 pub mod websocket;
 
 pub use run::{Listeners, RunError, run};

@@ -1,4 +1,5 @@
-//! Accepts clients and takes each through its HTTP request: `GET /ws` becomes a session, `GET /healthz` says ok.
+//! Accepts clients and takes each through TLS, if it is on, and its HTTP request: `GET /ws` becomes a session,
+//! `GET /healthz` says ok.
 //!
 //! The request's head is read first, within a deadline and a bounded buffer ([`head`]): a client that is slow with it
 //! takes no place from others. Then hyper answers the one request, and is gone when the upgrade is done: the session
@@ -30,6 +31,8 @@ use crate::handshake::head::{self, HEAD_BYTES, HeadError, Left, Rewound};
 use crate::handshake::{self, Accepted, Answer};
 use crate::metrics::Rejection;
 use crate::session::Upgraded;
+use crate::stream::Stream;
+use crate::tls::{self, AcceptError};
 
 /// Connections that may wait to be accepted: a reconnect storm must not meet refused connections.
 const BACKLOG: u32 = 4_096;
@@ -113,15 +116,17 @@ async fn request(
     // small messages must not wait for acknowledgements
     socket.set_nodelay(true).ok()?;
     let started = Instant::now();
-    let deadline = (started + gateway.settings.handshake_timeout.duration()).into();
+    let deadline = tokio::time::Instant::from_std(started + gateway.settings.handshake_timeout.duration());
+    let (socket, early) = secure(socket, &gateway, handshakes, deadline).await?;
     let refuse = |answer: &str, reason| {
         gateway.env.metrics.rejected(reason);
         // a client that cannot take so little at once does without
         let _ = socket.try_write(
             format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes(),
         );
+        socket.try_end();
     };
-    let head = match timeout_at(deadline, head::read(&socket)).await {
+    let head = match timeout_at(deadline, head::read(&socket, early)).await {
         Ok(Ok(head)) => head,
         Ok(Err(HeadError::Ended)) => return None,
         Ok(Err(HeadError::TooLarge)) => {
@@ -140,6 +145,25 @@ async fn request(
         return None;
     };
     handshake(Rewound::new(head, socket), peer, gateway, started).await
+}
+
+/// The TLS handshake, where there is TLS; gives the connection, and what the client has already sent on it.
+async fn secure(
+    socket: TcpStream,
+    gateway: &Gateway,
+    handshakes: &Semaphore,
+    deadline: tokio::time::Instant,
+) -> Option<(Stream, Vec<u8>)> {
+    let Some(tls) = &gateway.tls else {
+        return Some((socket.into(), Vec::new()));
+    };
+    match timeout_at(deadline, tls::accept(tls.config(), socket, handshakes)).await {
+        Ok(Ok((stream, early))) => return Some((stream.into(), early)),
+        Ok(Err(AcceptError::Ended)) => {}
+        Ok(Err(AcceptError::Failed)) => gateway.env.metrics.rejected(Rejection::Tls),
+        Err(_) => gateway.env.metrics.rejected(Rejection::HandshakeTimeout),
+    }
+    None
 }
 
 /// Serves one request; gives the connection when it was an upgrade.
@@ -164,14 +188,18 @@ async fn handshake(
     let Endpoint {
         gateway, accepted, ..
     } = parts.service;
+    // hyper reads as much as its buffer has room for, so the first of these is empty unless its buffer was full
+    let Left { read, answer, socket } = parts.io.into_inner().into_left();
+    let Some(accepted) = accepted.lock().take() else {
+        socket.try_end();
+        return None;
+    };
     let Accepted {
         identity,
         id,
         format,
         permit,
-    } = accepted.lock().take()?;
-    // hyper reads as much as its buffer has room for, so the first of these is empty unless its buffer was full
-    let Left { read, answer, socket } = parts.io.into_inner().into_left();
+    } = accepted;
     gateway
         .env
         .metrics

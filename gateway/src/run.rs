@@ -88,7 +88,8 @@ pub async fn run(
     let Listeners { clients, api, admin } = listeners;
     tracing::info!(
         clients = %clients.local_addr()?, api = %api.local_addr()?, admin = %admin.local_addr()?,
-        server_id = gateway.settings.server_id.as_str(), capacity, "serving"
+        server_id = gateway.settings.server_id.as_str(), capacity,
+        tls = gateway.tls.is_some(), "serving"
     );
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -107,6 +108,12 @@ pub async fn run(
     if let Some((jwks, fetcher)) = key_set(&gateway) {
         tasks.spawn(async move { jwks.run(|| fetcher.fetch()).await });
     }
+    let renewing = Arc::clone(&gateway);
+    tasks.spawn(async move {
+        if let Some(tls) = &renewing.tls {
+            tls.run().await;
+        }
+    });
     let draining = Arc::clone(&gateway);
     tasks.spawn(async move { drain::run(&draining).await });
 

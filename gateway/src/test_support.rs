@@ -49,7 +49,7 @@ pub(crate) async fn connect_as(env: &Arc<Env>, id: u64, user: &str, format: Form
         ConnId(id),
         user.into(),
         format,
-        server,
+        server.into(),
         Arc::clone(env),
         Tick::NEVER,
         Tick::NEVER,

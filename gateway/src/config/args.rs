@@ -59,6 +59,12 @@ pub struct Args {
     /// How long a connection outlives its token, for the client to send another [default: 25]
     #[arg(long, value_name = "SECONDS")]
     pub token_grace: Option<Text>,
+    /// PEM file with the certificate for clients, then its issuers': with it, clients connect by TLS (wss://)
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: Option<Text>,
+    /// PEM file with the certificate's key; both files are read again when they change
+    #[arg(long, value_name = "FILE")]
+    pub tls_key_file: Option<Text>,
     /// File with the bearer token of the server API; without it only loopback callers are served
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<Text>,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::args::Args;
+use crate::tls::LoadError;
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,9 @@ pub enum ConfigError {
         /// What is wrong; never the content.
         problem: String,
     },
+    /// Certificate and key for clients cannot be served with.
+    #[error(transparent)]
+    Tls(#[from] LoadError),
 }
 
 impl ConfigError {

@@ -14,6 +14,7 @@ use super::values::{
     Allowed, AllowedOrigins, BrokerChoice, Compression, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
     MaxConnections, Origin, Revision, ServerId, TokenGrace, TrustedHops,
 };
+use crate::tls::TlsFiles;
 
 /// Bytes of a bearer token, at least: what cannot be guessed.
 const BEARER_BYTES: usize = 16;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// How long a connection outlives its token, so that the client can send another.
     pub token_grace: TokenGrace,
+    /// Where the certificate for clients is; `None`: no TLS.
+    pub tls: Option<TlsFiles>,
     /// Bearer token of the server API; `None`: only loopback callers.
     pub api_key: Option<Secret>,
     /// Bearer token of the admin API; `None`: only loopback callers.
@@ -106,6 +109,7 @@ impl Layers {
             token_grace: self
                 .value("token-grace", |args| &args.token_grace)?
                 .unwrap_or_default(),
+            tls: self.tls()?,
             api_key: self.bearer("api-key-file", |args| &args.api_key_file)?,
             admin_token: self.bearer("admin-token-file", |args| &args.admin_token_file)?,
             max_connections: self
@@ -187,6 +191,27 @@ impl Layers {
         self.text(field)
             .map(|(_, path)| Secret::read(flag, path, BEARER_BYTES))
             .transpose()
+    }
+
+    /// The files are looked at here, so that a wrong one is known before any port is bound.
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let path = |field| self.text(field).map(|(_, path)| path.into());
+        let files = match (path(|args| &args.tls_cert_file), path(|args| &args.tls_key_file)) {
+            (None, None) => return Ok(None),
+            (Some(cert), Some(key)) => TlsFiles { cert, key },
+            (cert, _) => {
+                return Err(ConfigError::Missing {
+                    flag: if cert.is_some() {
+                        "tls-key-file"
+                    } else {
+                        "tls-cert-file"
+                    },
+                    because: "a certificate needs its key, and a key its certificate; give both, or neither for no TLS",
+                });
+            }
+        };
+        files.check()?;
+        Ok(Some(files))
     }
 
     fn server_id(&self) -> Result<ServerId, ConfigError> {

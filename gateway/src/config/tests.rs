@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::tls::test_support as tls;
 
 /// Loads from these words, this environment, this file.
 fn load(words: &[&str], environment: &[(&str, &str)], file: Option<&str>) -> Result<Settings, ConfigError> {
@@ -48,7 +49,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(settings.trusted_hops.get(), 0);
     assert!(!settings.server_id.as_str().is_empty(), "the host name");
     assert!(settings.compression.is_on());
-    assert!(settings.api_key.is_none() && settings.admin_token.is_none());
+    assert!(settings.api_key.is_none() && settings.admin_token.is_none() && settings.tls.is_none());
     let limits: Vec<_> = settings
         .limits
         .iter()
@@ -101,16 +102,21 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
 fn a_file_may_hold_every_setting() {
     let (_folder, secret) = secret_file("0123456789abcdef0123456789abcdef\n");
     let secret = secret.display();
+    let folder = tempfile::tempdir().unwrap();
+    let tls = tls::write(folder.path(), &tls::pair("a"));
+    let (cert, key) = (tls.cert.display(), tls.key.display());
     let file = format!(
         "listen: 127.0.0.1:1\napiListen: 127.0.0.1:2\nadminListen: 127.0.0.1:3\nbroker: redis://h:1/2\nauth: jwt\n\
          jwtSecretFile: {secret}\njwtAudience: a\njwtIssuer: i\njwksUrl: https://login.example/keys\njwtLeeway: 0\n\
          roomsClaim: required\ntokenGrace: 3\nhandshakeTimeout: 2\napiKeyFile: {secret}\nadminTokenFile: {secret}\n\
          maxConnections: 9\ndrainWindow: 0\nserverId: 17\nrevision: abc\nlimits:\n  messageBytes: 1024\n\
-         allowedOrigins: [https://a.example]\ntrustedHops: 2\ncompression: off\nlogFormat: json\nlogFilter: warn\n"
+         allowedOrigins: [https://a.example]\ntrustedHops: 2\ncompression: off\nlogFormat: json\nlogFilter: warn\n\
+         tlsCertFile: {cert}\ntlsKeyFile: {key}\n"
     );
     let settings = load(&[], &[], Some(&file)).unwrap();
     assert_eq!(settings.server_id.as_str(), "17");
     assert_eq!(settings.drain_window.get(), 0);
+    assert_eq!(settings.tls, Some(tls));
     assert!(!settings.compression.is_on());
     assert_eq!(
         (settings.token_grace.get(), settings.handshake_timeout.get()),
@@ -171,6 +177,9 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--jwt-secret-file=/x"], &["--jwt-secret-file", "--auth jwt only"]),
         (&["--auth=jwt", "--jwks-url=https://h/k", "--jwt-audience="], &["--jwt-audience", "not empty"]),
         (&["--api-key-file=/does/not/exist"], &["--api-key-file", "/does/not/exist", "No such file"]),
+        (&["--tls-cert-file=/x"], &["--tls-key-file is missing", "give both, or neither"]),
+        (&["--tls-key-file=/x"], &["--tls-cert-file is missing", "give both, or neither"]),
+        (&["--tls-cert-file=/x", "--tls-key-file=/x"], &["--tls-cert-file: /x", "give a PEM file that this process may read"]),
         (&["--listen=0.0.0.0:9090"], &["--admin-listen", "ports of their own"]),
         (&["--api-listen=127.0.0.1:8080"], &["--api-listen", "ports of their own"]),
         (&["--config=/does/not/exist"], &["--config", "/does/not/exist", "No such file"]),

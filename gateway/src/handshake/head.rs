@@ -5,12 +5,14 @@
 //! hyper, together with the socket ([`Rewound`]). The answer to an upgrade is held back for the first message to go with it.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::stream::Stream;
 
 /// Bytes of a request's head, at most.
 pub const HEAD_BYTES: usize = 16 << 10;
@@ -34,27 +36,27 @@ impl From<io::Error> for HeadError {
     }
 }
 
-/// Reads until the empty line that ends the head (RFC 9112 §2.1), and what came with it. Not cancel-safe: what was read
-/// is lost with the connection.
-pub async fn read(socket: &TcpStream) -> Result<Vec<u8>, HeadError> {
-    let mut head = Vec::new();
+/// Reads until the empty line that ends the head (RFC 9112 §2.1), and what came with it; `head` came before. Not
+/// cancel-safe: what was read is lost with the connection.
+pub async fn read(socket: &Stream, mut head: Vec<u8>) -> Result<Vec<u8>, HeadError> {
+    let mut seen = 0;
     loop {
-        // no buffer before there is something to read
-        socket.readable().await?;
-        head.reserve(USUAL_BYTES);
-        let old = head.len();
-        match socket.try_read_buf(&mut head) {
-            Ok(0) => return Err(HeadError::Ended),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let end = end_of_head(&head, old);
+        let end = end_of_head(&head, seen);
         if end.unwrap_or(head.len()) > HEAD_BYTES {
             return Err(HeadError::TooLarge);
         }
         if end.is_some() {
             return Ok(head);
+        }
+        seen = head.len();
+        // no buffer before there is something to read
+        socket.readable().await?;
+        head.reserve(USUAL_BYTES);
+        match socket.try_read_buf(&mut head) {
+            Ok(0) => return Err(HeadError::Ended),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -85,7 +87,7 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
 pub struct Rewound {
     read: Bytes,
     written: Vec<u8>,
-    socket: TcpStream,
+    socket: Stream,
 }
 
 /// What is left of a [`Rewound`].
@@ -96,12 +98,12 @@ pub struct Left {
     /// The answer that is to be sent first.
     pub answer: Bytes,
     /// The socket.
-    pub socket: TcpStream,
+    pub socket: Stream,
 }
 
 impl Rewound {
     /// As if `read` were still to come.
-    pub fn new(read: Vec<u8>, socket: TcpStream) -> Self {
+    pub fn new(read: Vec<u8>, socket: Stream) -> Self {
         Self {
             read: read.into(),
             written: Vec::new(),
@@ -125,8 +127,15 @@ impl AsyncRead for Rewound {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
+        while self.read.is_empty() {
+            ready!(self.socket.poll_read_ready(cx))?;
+            let mut read = Vec::with_capacity(USUAL_BYTES);
+            match self.socket.try_read_buf(&mut read) {
+                Ok(0) => return Poll::Ready(Ok(())),
+                Ok(_) => self.read = read.into(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
         let length = self.read.len().min(buf.remaining());
         buf.put_slice(&self.read[..length]);
@@ -147,15 +156,26 @@ impl AsyncWrite for Rewound {
             return Poll::Ready(Ok(()));
         }
         while !written.is_empty() {
-            let count = ready!(Pin::new(&mut *socket).poll_write(cx, written))?;
-            written.drain(..count);
+            ready!(socket.poll_write_ready(cx))?;
+            match socket.try_write(written) {
+                Ok(count) => drop(written.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
         }
-        Pin::new(socket).poll_flush(cx)
+        while !socket.try_flush()? {
+            ready!(socket.poll_write_ready(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        while !self.socket.try_end() {
+            ready!(self.socket.poll_write_ready(cx))?;
+        }
+        self.socket.shut_down(Shutdown::Write);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -163,7 +183,7 @@ impl AsyncWrite for Rewound {
 mod tests {
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -182,21 +202,24 @@ mod tests {
         }
     }
 
-    async fn pair() -> (TcpStream, TcpStream) {
+    async fn pair() -> (TcpStream, Stream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, listener.accept().await.unwrap().0)
+        (client, listener.accept().await.unwrap().0.into())
     }
 
     #[tokio::test]
     async fn a_head_without_end_is_refused_and_one_that_is_cut_off_is_none() {
         let (mut client, server) = pair().await;
         tokio::spawn(async move { client.write_all(&vec![b'a'; HEAD_BYTES + 1]).await });
-        assert!(matches!(read(&server).await, Err(HeadError::TooLarge)));
+        assert!(matches!(
+            read(&server, Vec::new()).await,
+            Err(HeadError::TooLarge)
+        ));
         let (mut client, server) = pair().await;
         client.write_all(b"GET /ws HTTP/1.1\r\n").await.unwrap();
         drop(client);
-        assert!(matches!(read(&server).await, Err(HeadError::Ended)));
+        assert!(matches!(read(&server, Vec::new()).await, Err(HeadError::Ended)));
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ pub enum Rejection {
     BadRequest,
     /// No whole request within `--handshake-timeout`.
     HandshakeTimeout,
+    /// No TLS handshake, or one that failed.
+    Tls,
     /// The origin is not on the list.
     Origin,
     /// Cordoned or draining.
@@ -48,9 +50,10 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::HandshakeTimeout,
+        Self::Tls,
         Self::Origin,
         Self::Draining,
         Self::Capacity,
@@ -68,6 +71,7 @@ impl Rejection {
         match self {
             Self::BadRequest => "bad_request",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::Tls => "tls",
             Self::Origin => "origin",
             Self::Draining => "draining",
             Self::Capacity => "capacity",

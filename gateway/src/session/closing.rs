@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use socket2::SockRef;
-
-use super::conn::{Conn, Out};
+use super::conn::{Conn, Out, flush_when_writable};
 use super::env::Closed;
 use crate::protocol::{CloseCode, CloseReason, Initiator};
 use crate::websocket;
@@ -64,15 +62,21 @@ impl Conn {
 
     /// Nothing is sent any more, and the peer is told so behind the close frame that went before; what it sent is still
     /// read, so that a reset does not overtake the frame.
-    pub fn finish_writing(&self) {
+    pub fn finish_writing(self: &Arc<Self>) {
         self.finish(&mut self.out.lock(), Shutdown::Write);
     }
 
-    fn finish(&self, out: &mut Out, how: Shutdown) {
+    /// With `Both`, the session's read ends by this: it sees the end of the stream.
+    fn finish(self: &Arc<Self>, out: &mut Out, how: Shutdown) {
         out.sealed = true;
-        match out.queue {
-            None => self.shut_down(how),
-            Some(_) => out.finish = Some(how),
+        if out.queue.is_some() {
+            out.finish = Some(how);
+        } else if self.socket.try_end() {
+            self.socket.shut_down(how);
+        } else {
+            out.finish = Some(how);
+            out.queue = Some(Box::default());
+            tokio::spawn(flush_when_writable(Arc::clone(self)));
         }
     }
 
@@ -81,13 +85,7 @@ impl Conn {
         let mut out = self.out.lock();
         out.sealed = true;
         out.queue = None;
-        self.shut_down(Shutdown::Both);
-    }
-
-    /// With `Both`, the session's read ends by this: it sees the end of the stream.
-    pub(super) fn shut_down(&self, how: Shutdown) {
-        // fails only when the peer is gone already, which the session sees as well
-        let _ = SockRef::from(&self.socket).shutdown(how);
+        self.socket.shut_down(Shutdown::Both);
     }
 
     fn mark(&self, closed: Closed) -> bool {

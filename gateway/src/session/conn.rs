@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::env::{ConnId, Env};
 use super::lossy::{Bounds, Lossy};
@@ -20,6 +18,7 @@ use super::outbox::{Outbox, SLICES};
 use super::sweep::PING_INTERVAL;
 use crate::clock::Tick;
 use crate::protocol::{CloseReason, Format, ServerMessage};
+use crate::stream::Stream;
 
 /// Bytes that [`Conn::read`] makes room for.
 const READ: usize = 64 << 10;
@@ -43,7 +42,7 @@ pub struct Conn {
     pub(super) expires: AtomicU32,
     /// The form of what is sent to it.
     pub format: Format,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     pub(super) env: Arc<Env>,
     pub(super) out: Mutex<Out>,
     pub(super) close: AtomicU32,
@@ -74,7 +73,7 @@ impl Conn {
         id: ConnId,
         user: Arc<str>,
         format: Format,
-        socket: TcpStream,
+        socket: Stream,
         env: Arc<Env>,
         expires: Tick,
         ping_due: Tick,
@@ -148,8 +147,8 @@ impl Conn {
         }
         let Some(queue) = &mut out.queue else { return };
         match self.flush(queue) {
-            Ok(true) => self.flushed(&mut out),
-            Ok(false) => drop(tokio::spawn(flush_when_writable(Arc::clone(self)))),
+            Ok(true) if self.flushed(&mut out) => {}
+            Ok(_) => drop(tokio::spawn(flush_when_writable(Arc::clone(self)))),
             Err(_) => {
                 out.sealed = true;
                 out.queue = None;
@@ -205,8 +204,8 @@ impl Conn {
             wait(queue, 0);
             return self.make_room(queue);
         }
-        let written = match self.send_now(frames) {
-            Ok(written) if written == frames.len() => return true,
+        let written = match self.socket.try_write(frames) {
+            Ok(written) if written == frames.len() && self.socket.is_flushed() => return true,
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => {
@@ -215,20 +214,13 @@ impl Conn {
             }
         };
         let mut queue = Box::<Outbox>::default();
-        wait(&mut queue, written);
+        if written < frames.len() {
+            wait(&mut queue, written);
+        }
         let fits = self.make_room(&mut queue);
         out.queue = Some(queue);
         tokio::spawn(flush_when_writable(Arc::clone(self)));
         fits
-    }
-
-    /// Writes as much as the socket takes. The runtime is asked, and told, only when it takes nothing: what it keeps about a
-    /// socket is one more cache line for each of ten thousand members.
-    fn send_now(&self, frames: &[u8]) -> io::Result<usize> {
-        match SockRef::from(&self.socket).send(frames) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.try_write(frames),
-            sent => sent,
-        }
     }
 
     /// Queues frames that others are likely to follow at once; a task writes them together.
@@ -266,7 +258,7 @@ impl Conn {
         bounds.allow(queue.size())
     }
 
-    /// Writes until the queue is empty (true) or the socket takes no more (false).
+    /// Writes until nothing waits (true) or the socket takes no more (false).
     fn flush(&self, queue: &mut Outbox) -> io::Result<bool> {
         while !queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -277,14 +269,19 @@ impl Conn {
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        self.socket.try_flush()
     }
 
-    fn flushed(&self, out: &mut Out) {
-        out.queue = None;
+    /// Nothing waits: true when nothing is left to do, either.
+    fn flushed(&self, out: &mut Out) -> bool {
         if let Some(how) = out.finish {
-            self.shut_down(how);
+            if !self.socket.try_end() {
+                return false;
+            }
+            self.socket.shut_down(how);
         }
+        out.queue = None;
+        true
     }
 
     /// Too much waits: what was not begun is dropped, the client is told why.
@@ -325,7 +322,7 @@ impl Conn {
 }
 
 /// Writes what waits as the socket becomes writable, until nothing waits.
-async fn flush_when_writable(conn: Arc<Conn>) {
+pub(super) async fn flush_when_writable(conn: Arc<Conn>) {
     loop {
         if std::future::poll_fn(|cx| conn.socket.poll_write_ready(cx))
             .await
@@ -336,8 +333,8 @@ async fn flush_when_writable(conn: Arc<Conn>) {
         let mut out = conn.out.lock();
         let Some(queue) = &mut out.queue else { return };
         match conn.flush(queue) {
-            Ok(true) => return conn.flushed(&mut out),
-            Ok(false) => {}
+            Ok(true) if conn.flushed(&mut out) => return,
+            Ok(_) => {}
             Err(_) => {
                 out.sealed = true;
                 out.queue = None;

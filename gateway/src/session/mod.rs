@@ -27,7 +27,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
-use tokio::net::TcpStream;
 
 use crate::admission::{Permit, moment};
 use crate::auth::{AuthError, Grants, Identity};
@@ -37,6 +36,7 @@ use crate::limits::InboundLimiter;
 use crate::metrics::Rejection;
 use crate::protocol::{CloseReason, Format, Initiator};
 use crate::room::{JoinError, JoinStep, Room};
+use crate::stream::Stream;
 use crate::websocket::Decoder;
 
 pub use closing::CLOSE_TIMEOUT;
@@ -58,7 +58,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Upgraded {
     /// The socket; hyper is done with it.
-    pub socket: TcpStream,
+    pub socket: Stream,
     /// The answer to the upgrade, which is still to be sent.
     pub answer: Bytes,
     /// What the client sent behind its request.

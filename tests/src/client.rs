@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,10 +11,14 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, http};
+use tokio_util::either::Either;
 
 use wsfleet_gateway::protocol::Codec;
 
@@ -43,7 +48,11 @@ pub struct Connect {
     headers: Vec<(&'static str, String)>,
     receive_buffer: Option<u32>,
     codec: Codec,
+    tls: Option<Arc<ClientConfig>>,
 }
+
+/// What a client is connected by.
+pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 impl Connect {
     /// To a gateway's client port, without a token.
@@ -54,7 +63,15 @@ impl Connect {
             headers: Vec::new(),
             receive_buffer: None,
             codec: Codec::Json,
+            tls: None,
         }
+    }
+
+    /// By TLS, to `localhost`.
+    #[must_use]
+    pub fn tls(mut self, config: &Arc<ClientConfig>) -> Self {
+        self.tls = Some(Arc::clone(config));
+        self
     }
 
     /// With `?token=`.
@@ -87,7 +104,7 @@ impl Connect {
 
     /// Connects; a refusal is an outcome, not an error.
     pub async fn upgrade(self) -> Result<Upgrade> {
-        soon("an upgrade", self.exchange()).await?
+        soon("an upgrade", Box::pin(self.exchange())).await?
     }
 
     /// Connects; a refusal is an error.
@@ -109,6 +126,13 @@ impl Connect {
         }
         let stream = socket.connect(self.to).await?;
         stream.set_nodelay(true)?;
+        let stream = match self.tls {
+            None => Either::Left(stream),
+            Some(config) => {
+                let tls = TlsConnector::from(config).connect("localhost".try_into()?, stream);
+                Either::Right(Box::new(Box::pin(tls).await.context("TLS")?))
+            }
+        };
         let mut request = format!("ws://{}{}", self.to, self.path).into_client_request()?;
         for (name, value) in self.headers {
             request.headers_mut().insert(name, value.parse()?);
@@ -136,7 +160,7 @@ impl Connect {
 /// A connection. Messages that were read while another one was expected are kept for later.
 #[derive(Debug)]
 pub struct Client {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Stream>,
     headers: http::HeaderMap,
     codec: Codec,
     kept: VecDeque<Value>,
@@ -145,7 +169,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(socket: WebSocketStream<TcpStream>, headers: http::HeaderMap, codec: Codec) -> Self {
+    fn new(socket: WebSocketStream<Stream>, headers: http::HeaderMap, codec: Codec) -> Self {
         Self {
             socket,
             headers,
@@ -166,8 +190,8 @@ impl Client {
         self.pings
     }
 
-    /// The socket itself, for bytes that no client should send.
-    pub fn raw(&mut self) -> &mut TcpStream {
+    /// What is below the frames, for bytes that no client should send.
+    pub fn raw(&mut self) -> &mut Stream {
         self.socket.get_mut()
     }
 

@@ -18,6 +18,7 @@ pub mod raw;
 pub mod redis;
 pub mod scenario;
 pub mod steps;
+pub mod tls;
 pub mod verdict;
 pub mod wait;
 pub mod witness;

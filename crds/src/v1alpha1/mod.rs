@@ -25,6 +25,7 @@ mod status;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod topology;
 
 use kube::{CustomResource, KubeSchema};
@@ -49,6 +50,7 @@ pub use status::{
     WebSocketClusterStatus,
 };
 pub use template::TemplateOverlay;
+pub use tls::TlsSpec;
 pub use topology::{Spread, TopologySpec};
 
 use default::int;
@@ -110,6 +112,9 @@ pub struct WebSocketClusterSpec {
     pub broker: BrokerSpec,
     /// Who may open a socket; required.
     pub auth: AuthSpec,
+    /// Clients connect by TLS (`wss://`), which the gateways end. Default: no TLS, or one that ends before them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSpec>,
     /// What one client may use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsSpec,

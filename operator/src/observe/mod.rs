@@ -218,13 +218,12 @@ impl Observer {
         cluster: &WebSocketCluster,
     ) -> Result<Vec<MissingReference>, ObserveError> {
         let mut missing = Vec::new();
-        for (field, SecretKeyRef { name, key }) in references(cluster) {
+        for (field, name, key) in references(cluster) {
             if !self.secrets.has(&id.namespace, name, key).await? {
-                let (secret, key) = (name.clone(), key.clone());
                 missing.push(MissingReference {
                     field: field.to_owned(),
-                    secret,
-                    key,
+                    secret: name.to_owned(),
+                    key: key.to_owned(),
                 });
             }
         }
@@ -238,8 +237,8 @@ pub fn asks_prometheus(cluster: &WebSocketCluster) -> bool {
     autoscaling.mode == AutoscalingMode::Builtin && autoscaling.metrics.source == MetricsSource::Prometheus
 }
 
-/// Every Secret key that the specification names, with the path of the field.
-fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &SecretKeyRef)> {
+/// Every Secret and key that the specification names, behind the path of the field.
+fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &str, &str)> {
     let spec = &cluster.spec;
     let jwt = spec.auth.jwt.as_ref().and_then(|jwt| jwt.secret_ref.as_ref());
     let jwt = jwt.map(|reference| ("spec.auth.jwt.secretRef", reference));
@@ -251,7 +250,14 @@ fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &SecretKeyRef)> 
     let redis = redis.map(|reference| ("spec.broker.redis.secretRef", reference));
     let token = spec.gateway.admin_token_secret_ref.as_ref();
     let token = token.map(|reference| ("spec.gateway.adminTokenSecretRef", reference));
-    [jwt, redis, token].into_iter().flatten().collect()
+    let keys = [jwt, redis, token]
+        .into_iter()
+        .flatten()
+        .map(|(field, reference)| (field, reference.name.as_str(), reference.key.as_str()));
+    let tls = spec.tls.iter().flat_map(|tls| {
+        ["tls.crt", "tls.key"].map(|key| ("spec.tls.secretName", tls.secret_name.as_str(), key))
+    });
+    keys.chain(tls).collect()
 }
 
 fn collect<K>(
@@ -289,4 +295,30 @@ fn revision_view(revision: &ControllerRevision) -> Option<RevisionView> {
         // one that does not parse was not made by this operator; the planner makes a new one
         data: serde_json::from_value(data).ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_secret_that_is_named_is_looked_for_and_both_keys_of_a_certificate() {
+        let spec = json!({
+            "gateway": {"adminTokenSecretRef": {"name": "admin", "key": "token"}},
+            "broker": {"redis": {"secretRef": {"name": "redis", "key": "url"}}},
+            "auth": {"jwt": {"secretRef": {"name": "jwt", "key": "secret"}}},
+            "tls": {"secretName": "chat-tls"},
+        });
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+        let expected = [
+            ("spec.auth.jwt.secretRef", "jwt", "secret"),
+            ("spec.broker.redis.secretRef", "redis", "url"),
+            ("spec.gateway.adminTokenSecretRef", "admin", "token"),
+            ("spec.tls.secretName", "chat-tls", "tls.crt"),
+            ("spec.tls.secretName", "chat-tls", "tls.key"),
+        ];
+        assert_eq!(references(&cluster), expected);
+    }
 }

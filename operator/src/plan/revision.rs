@@ -134,10 +134,15 @@ pub(crate) fn target(cluster: &WebSocketCluster, revisions: &[RevisionView], def
 /// when the operator is upgraded.
 fn user_part(cluster: &WebSocketCluster) -> Value {
     let spec = &cluster.spec;
-    json!({
+    let mut user = json!({
         "gateway": spec.gateway, "template": spec.template, "broker": spec.broker,
         "auth": spec.auth, "limits": spec.limits,
-    })
+    });
+    if let Some(tls) = &spec.tls {
+        // the Secret's name, not what is in it: gateways read that again when it changes
+        user["tls"] = json!(tls);
+    }
+    user
 }
 
 fn freeze(
@@ -232,5 +237,30 @@ fn object(cluster: &WebSocketCluster, hash: &str, data: &RevisionData, number: i
         metadata,
         data,
         revision: number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash_of(spec: Value) -> String {
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+        let defaults = Defaults {
+            gateway_image: "image".to_owned(),
+        };
+        target(&cluster, &[], &defaults).hash
+    }
+
+    #[test]
+    fn another_secret_with_a_certificate_is_another_revision_and_none_is_the_one_of_before() {
+        let auth = json!({"anonymous": {}});
+        let without = hash_of(json!({"auth": auth}));
+        let one = hash_of(json!({"auth": auth, "tls": {"secretName": "one"}}));
+        let two = hash_of(json!({"auth": auth, "tls": {"secretName": "two"}}));
+        assert!(one != two && one != without);
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(json!({"auth": auth})).unwrap());
+        // an operator that knows the field must not roll a fleet that does not use it
+        assert!(user_part(&cluster).get("tls").is_none());
     }
 }

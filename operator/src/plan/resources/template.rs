@@ -16,6 +16,10 @@ pub const CONTAINER: &str = "gateway";
 /// User and group that the gateway runs as: nobody's.
 const USER: u32 = 65_532;
 
+/// Where the certificate for clients is mounted: as a folder, for a single file would stay as it is when the Secret
+/// changes.
+const TLS: &str = "/etc/wsfleet/tls";
+
 /// The pod template as JSON, for the overlay to be laid over.
 pub(crate) fn base(cluster: &WebSocketCluster, image: &str) -> Value {
     let admin = admin_token_ref(cluster);
@@ -25,6 +29,10 @@ pub(crate) fn base(cluster: &WebSocketCluster, image: &str) -> Value {
     if let Some(secret) = jwt.and_then(|jwt| jwt.secret_ref.as_ref()) {
         volumes.push(secret_volume("jwt-secret", &secret.name, &secret.key, "secret"));
         mounts.push(mount("jwt-secret", "/etc/wsfleet/jwt"));
+    }
+    if let Some(tls) = &cluster.spec.tls {
+        volumes.push(json!({"name": "tls", "secret": {"secretName": tls.secret_name}}));
+        mounts.push(mount("tls", TLS));
     }
     json!({
         "metadata": {
@@ -93,6 +101,10 @@ fn environment(cluster: &WebSocketCluster) -> Vec<Value> {
     ];
     environment.extend(auth(&cluster.spec.auth));
     environment.extend(admission(gateway));
+    if cluster.spec.tls.is_some() {
+        environment.push(variable("WSFLEET_TLS_CERT_FILE", &format!("{TLS}/tls.crt")));
+        environment.push(variable("WSFLEET_TLS_KEY_FILE", &format!("{TLS}/tls.key")));
+    }
     environment
 }
 
@@ -289,13 +301,42 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_mounted_whole_and_probes_stay_on_the_admin_port() {
+        let spec = json!({"auth": {"anonymous": {}}, "tls": {"secretName": "chat-tls"}});
+        let variables = environment_of(spec.clone());
+        for (name, value) in [
+            ("WSFLEET_TLS_CERT_FILE", "/etc/wsfleet/tls/tls.crt"),
+            ("WSFLEET_TLS_KEY_FILE", "/etc/wsfleet/tls/tls.key"),
+        ] {
+            let expected = (name.to_owned(), value.to_owned());
+            assert!(variables.contains(&expected), "{name}: {variables:?}");
+        }
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+        let pod = base(&cluster, "image")["spec"].take();
+        let volume = json!({"name": "tls", "secret": {"secretName": "chat-tls"}});
+        assert!(pod["volumes"].as_array().unwrap().contains(&volume));
+        let container = &pod["containers"][0];
+        // no subPath: a file that is mounted alone is not replaced with its Secret
+        let mounted = json!({"name": "tls", "mountPath": "/etc/wsfleet/tls", "readOnly": true});
+        assert!(container["volumeMounts"].as_array().unwrap().contains(&mounted));
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "admin");
+        }
+    }
+
+    #[test]
     fn what_the_resource_does_not_say_is_left_to_the_gateway() {
         let secret = json!({"secretRef": {"name": "chat-jwt", "key": "secret"}});
         let variables = environment_of(json!({"auth": {"jwt": secret}}));
         let named = |part: &str| variables.iter().filter(|(name, _)| name.contains(part)).count();
         assert_eq!(named("JWT"), 1, "the secret's file");
         assert_eq!(
-            named("JWKS") + named("ORIGIN") + named("HOPS") + named("ROOMS") + named("TIMEOUT"),
+            named("JWKS")
+                + named("ORIGIN")
+                + named("HOPS")
+                + named("ROOMS")
+                + named("TIMEOUT")
+                + named("TLS"),
             0
         );
     }

@@ -26,8 +26,8 @@ pub fn json(input: &[u8]) {
             return assert!(std::str::from_utf8(input).is_err());
         }
     };
-    // nothing is copied but names with escapes
-    let parsed = memory::within(4 * text.len() + 4_096, || ClientMessage::parse(&text, NAMES));
+    // nothing is copied but names with escapes, into buffers that double: the old one and the new one are held at a time
+    let parsed = memory::within(8 * text.len() + 4_096, || ClientMessage::parse(&text, NAMES));
     let is_json = serde_json::from_str::<&RawValue>(&text).is_ok();
     let value = serde_json::from_str::<Value>(&text).ok();
     match parsed {

@@ -6,6 +6,11 @@ use std::process::ExitCode;
 use wsfleet_gateway::config::{ConfigError, EXIT_CODE};
 use wsfleet_gateway::{Listeners, RunError, ShutdownSignal, run, start, telemetry};
 
+/// See docs/decisions/0004-allocator.md.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let start::Start {
         settings,

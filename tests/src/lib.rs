@@ -6,6 +6,7 @@ pub mod broker;
 pub mod client;
 pub mod cluster;
 pub mod codec;
+pub mod farewell;
 pub mod fleet;
 pub mod gateway;
 pub mod http;

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use wsfleet_crds::admin::{DrainMode, DrainOrder, DrainRequest, GatewayPhase, GatewayState, Problem};
 use wsfleet_tests::client::{Connect, Upgrade};
+use wsfleet_tests::farewell::{busiest_second, delays, farewells};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::Ask;
 use wsfleet_tests::on_each_broker;
@@ -89,46 +90,24 @@ async fn each_client_of_a_drain_gets_a_delay_of_its_own_and_is_closed_at_its_tim
     asked.deadline = Some(wsfleet_tests::client::unix_now() + 60);
     let state = take(gateway, &asked).await?;
     assert_eq!((state.phase, state.accepting), (GatewayPhase::Draining, false));
-    let mut delays = BTreeSet::new();
-    let each = clients.iter_mut().map(|client| async move {
-        let notice = client.expect("server_shutdown").await?;
-        let told = Instant::now();
-        let code = client.closed().await?;
-        anyhow::Ok((notice, code, told.elapsed(), start.elapsed()))
-    });
-    let outcomes = futures::future::try_join_all(each).await?;
-    let mut closes = Vec::new();
-    for (notice, code, waited, closed) in outcomes {
-        assert_eq!(code, 1012);
+    let outcomes = farewells(&mut clients, start).await?;
+    for client in &outcomes {
+        assert_eq!(client.code, 1012);
+        let notice = &client.notice;
         assert!(
             notice["reason"].is_string() && notice["deadline"].is_u64() && notice["resume"] == false,
             "{notice}"
         );
-        let Some(delay) = notice["reconnectDelay"].as_u64() else {
-            bail!("{notice}")
-        };
-        delays.insert(delay);
         // served until its time, and for a second more, in which to connect elsewhere
-        let delay = Duration::from_millis(delay);
-        assert!(waited >= delay, "told {delay:?}, closed after {waited:?}");
-        closes.push(closed);
+        assert!(client.waited >= client.delay, "closed too early: {client:?}");
     }
-    assert!(
-        delays.len() >= COUNT / 2,
-        "{} delays for {COUNT} clients",
-        delays.len()
-    );
-    // spread over four seconds; how evenly is proven of the pacer, where time does not depend on the machine
-    closes.sort_unstable();
-    let busiest = closes.iter().map(|from| {
-        closes
-            .iter()
-            .filter(|at| *at >= from && **at < *from + Duration::from_secs(1))
-            .count()
-    });
-    let busiest = busiest.max().unwrap_or_default();
+    let told = delays(&outcomes);
+    assert!(told >= COUNT / 2, "{told} delays for {COUNT} clients");
+    // spread over four seconds; how evenly is proven of the drain in virtual time (gateway/src/drain)
+    let busiest = busiest_second(&outcomes);
     assert!(busiest <= COUNT / 2, "{busiest} closes in one second");
-    assert!(closes[COUNT - 1] > Duration::from_secs(3), "{closes:?}");
+    let last = outcomes.iter().map(|client| client.closed).max();
+    assert!(last > Some(Duration::from_secs(3)), "{outcomes:?}");
     let state = gateway.state().await?;
     assert_eq!((state.connections, state.forced_closed), (0, COUNT as u64));
     let counted = gateway

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::super::tests::{Local, local_with, message};
 use crate::broker::Broker;
+use crate::session::Conn;
 use crate::test_support::{Peer, env};
 
 /// So much at once makes a room of more than eight members large.
@@ -36,14 +39,20 @@ async fn expect(mut peer: Peer, offsets: std::ops::RangeInclusive<u64>) {
     }
 }
 
+/// Members that read messages up to this offset.
+async fn readers(local: &Local, last: u64) -> Vec<(Arc<Conn>, JoinHandle<()>)> {
+    let mut readers = Vec::new();
+    for id in 0..MEMBERS {
+        let (conn, peer, ..) = local.member(id, &format!("user{id}")).await;
+        readers.push((conn, tokio::spawn(expect(peer, 1..=last))));
+    }
+    readers
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_member_of_a_large_room_gets_everything_once_and_in_order() {
     let local = patient();
-    let mut reading = Vec::new();
-    for id in 0..MEMBERS {
-        let (conn, peer, ..) = local.member(id, &format!("user{id}")).await;
-        reading.push((conn, tokio::spawn(expect(peer, 1..=4_800))));
-    }
+    let reading = readers(&local, 4_800).await;
     let publishing: Vec<_> = (0..3)
         .map(|_| {
             let broker = Arc::clone(&local.broker);
@@ -61,11 +70,7 @@ async fn every_member_of_a_large_room_gets_everything_once_and_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_joins_a_large_room_amid_messages_gets_those_behind_its_position() {
     let local = patient();
-    let mut staying = Vec::new();
-    for id in 0..MEMBERS {
-        let (conn, peer, ..) = local.member(id, &format!("user{id}")).await;
-        staying.push((conn, tokio::spawn(expect(peer, 1..=8_000))));
-    }
+    let staying = readers(&local, 8_000).await;
     let mut joining = Vec::new();
     for id in 1_000..1_020 {
         publish(&local.broker, AT_ONCE);

@@ -12,7 +12,7 @@ use wsfleet_crds::v1alpha1::{WebSocketCluster, crd_yaml};
 use crate::cluster::{Cluster, Namespace};
 
 /// Longest wait for something that the operator does at once.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// A namespace with the resource `chat` in it.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use crate::program::program;
 /// Name of the Lease of the operators that are started here.
 pub const LEASE: &str = "wsfleet-operator";
 /// Longest wait for a process to start or to end.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A running operator.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -66,12 +66,14 @@ pub struct Process {
 impl Process {
     /// Starts a gateway on free ports, and waits until it serves its health.
     pub async fn start(flags: &[&str]) -> Result<Self> {
-        let ports = Ports::free()?;
-        let mut process = Self::spawn(ports, flags)?;
+        let mut process = Self::spawn(Ports::free()?, flags)?;
         let deadline = Instant::now() + SOON;
-        while Ask::get("/healthz").send(ports.clients).await.is_err() {
+        while Ask::get("/healthz").send(process.ports.clients).await.is_err() {
             if let Some(status) = process.child.try_wait()? {
-                bail!("the gateway ended with {status}: {}", process.log()?);
+                let log = process.log()?;
+                ensure!(log.contains("in use"), "the gateway ended with {status}: {log}");
+                // between finding a free port and taking it somebody else has taken it
+                process = Self::spawn(Ports::free()?, flags)?;
             }
             ensure!(
                 Instant::now() < deadline,

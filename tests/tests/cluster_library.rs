@@ -122,10 +122,18 @@ async fn the_audit_log_counts_the_writes_of_a_namespace() -> Result {
     let settings = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings}\ndata: {a: b}";
     namespace.apply(settings).await?;
     namespace.apply(settings).await?;
-    let mut writes = cluster.audit_log()?.writes_since(since)?;
-    writes.retain(|w| w.namespace == namespace.name() && w.user == "admin");
-    let counts = tally(&writes, |w| format!("{} {} {}", w.verb, w.resource, w.name));
-    assert_eq!(counts.get("patch configmaps settings"), Some(&2), "{counts:?}");
+    let log = cluster.audit_log()?;
+    // the API server may answer before it logs
+    let writes = until("both writes are logged", SOON, async || {
+        let mut writes = log.writes_since(since).map_err(|error| error.to_string())?;
+        writes.retain(|w| w.namespace == namespace.name() && w.user == "admin");
+        let counts = tally(&writes, |w| format!("{} {} {}", w.verb, w.resource, w.name));
+        match counts.get("patch configmaps settings") {
+            Some(2) => Ok(writes),
+            _ => Err(format!("{counts:?}")),
+        }
+    })
+    .await?;
     assert!(writes.iter().all(|w| w.code < 300), "{writes:?}");
     Ok(())
 }
@@ -192,9 +200,8 @@ async fn a_chart_is_installed_upgraded_and_uninstalled() -> Result {
     let release = cluster
         .install("tiny", namespace.name(), chart.path(), &[("replicas", "1")])
         .await?;
-    namespace
-        .until_deployed(&["tiny"], Duration::from_secs(1))
-        .await?;
+    let installed = namespace.api::<Deployment>().get("tiny").await?;
+    assert_eq!(installed.status.and_then(|s| s.ready_replicas), Some(1));
     release.upgrade(chart.path(), &[("replicas", "2")]).await?;
     let upgraded = namespace.api::<Deployment>().get("tiny").await?;
     assert_eq!(upgraded.status.and_then(|s| s.ready_replicas), Some(2));

@@ -245,7 +245,7 @@ async fn files_that_do_not_fit_end_the_program_with_64_before_any_port_is_bound(
     secret.replace(&first)?;
     let flags = secret.flags()?;
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut process = Process::spawn(Ports::free()?, &[&OPEN[..], &flags].concat())?;
+    let mut process = Process::start(&[&OPEN[..], &flags].concat()).await?;
     process.ready().await?;
     let expected = first.trusting(&[&TLS13])?;
     let mut ann = Connect::to(process.ports.clients)

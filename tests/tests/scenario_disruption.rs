@@ -193,7 +193,7 @@ async fn a_leader_killed_in_the_middle_of_a_rollout_is_succeeded_by_the_other_re
     };
     let after = fleet
         .namespace
-        .until("the other replica leads", Duration::from_secs(30), next)
+        .until("the other replica leads", CHANGE, next)
         .await?;
     let pods = until_whole(&fleet, 4).await?;
     fleet.until_joined(&load, CHANGE).await?;
@@ -239,10 +239,7 @@ async fn a_gateway_process_killed_by_the_kernel_cuts_only_its_own_sockets_and_al
             .then_some(())
             .ok_or_else(|| format!("{cut} of {held} sockets are cut"))
     };
-    fleet
-        .namespace
-        .until("its sockets are cut", Duration::from_secs(20), cut)
-        .await?;
+    fleet.namespace.until("its sockets are cut", CHANGE, cut).await?;
     fleet.until_joined(&load, CHANGE).await?;
     let after = until_whole(&fleet, 3).await?;
     let report = load.stop().await;

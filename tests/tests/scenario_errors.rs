@@ -90,7 +90,7 @@ async fn store_malformed(fleet: &Fleet, malformed: &Value) -> Result<(), Failure
         // the API server takes a moment to serve the changed schema
         fleet
             .namespace
-            .until("a malformed resource is stored", Duration::from_secs(20), store)
+            .until("a malformed resource is stored", CHANGE, store)
             .await?;
         Ok::<_, Failure>(())
     }
@@ -256,9 +256,7 @@ async fn redis_lost_for_half_a_minute_costs_no_socket_and_nothing_that_was_ackno
                     .then_some(acked)
                     .ok_or(format!("{acked} acknowledged"))
             };
-            namespace
-                .until("messages are acknowledged", Duration::from_secs(40), look)
-                .await
+            namespace.until("messages are acknowledged", CHANGE, look).await
         }
     };
     acked(50).await?;

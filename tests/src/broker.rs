@@ -21,13 +21,19 @@ pub const HEALTHY: Health = Health {
     degraded: false,
 };
 
-/// Patience short enough for tests.
+/// For tests of links that go silent: found soon, and longer than a busy machine pauses.
 pub const SHORT: Timing = Timing {
     silence: Duration::from_millis(300),
-    answer: Duration::from_millis(500),
-    connect: Duration::from_millis(500),
+    answer: Duration::from_secs(3),
+    connect: Duration::from_secs(2),
     backoff_min: Duration::from_millis(10),
     backoff_max: Duration::from_millis(100),
+};
+
+/// For all other tests, whose links end visibly or not at all: no pause of a busy machine condemns one.
+pub const PATIENT: Timing = Timing {
+    answer: Duration::from_secs(30),
+    ..SHORT
 };
 
 /// Keeps what was delivered.
@@ -67,7 +73,12 @@ impl Node {
 
     /// Starts a broker, and awaits that it is up and proven.
     pub async fn healthy(url: &str) -> Result<Self> {
-        let node = Self::start(url, Timing::default())?;
+        Self::healthy_with(url, PATIENT).await
+    }
+
+    /// As [`Node::healthy`], with a patience.
+    pub async fn healthy_with(url: &str, timing: Timing) -> Result<Self> {
+        let node = Self::start(url, timing)?;
         node.wait_healthy().await?;
         Ok(node)
     }

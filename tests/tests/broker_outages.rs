@@ -8,15 +8,15 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use wsfleet_gateway::broker::redis::Timing;
 use wsfleet_gateway::broker::{Broker, BrokerError, Health, Position, Publish};
-use wsfleet_tests::broker::{HEALTHY, Node, SHORT, cut_and, key, message, offsets, room, text};
+use wsfleet_tests::broker::{HEALTHY, Node, PATIENT, SHORT, cut_and, key, message, offsets, room, text};
 use wsfleet_tests::proxy::Proxy;
 use wsfleet_tests::redis::RedisServer;
-use wsfleet_tests::wait::{SOON, soon, until, until_within};
+use wsfleet_tests::wait::{SOON, soon, until};
 
 #[tokio::test]
 async fn it_starts_without_redis_says_so_and_recovers() -> Result<()> {
     let mut redis = RedisServer::reserve(&["--save", "", "--appendonly", "no"])?;
-    let node = Node::start(&redis.url(), SHORT)?;
+    let node = Node::start(&redis.url(), PATIENT)?;
     let lobby = room("lobby");
     assert_eq!(
         node.broker.health(),
@@ -41,8 +41,7 @@ async fn it_starts_without_redis_says_so_and_recovers() -> Result<()> {
 #[tokio::test]
 async fn a_redis_that_lost_everything_begins_new_epochs_and_subscriptions_stand() -> Result<()> {
     let mut redis = RedisServer::start().await?;
-    let node = Node::start(&redis.url(), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy(&redis.url()).await?;
     let lobby = room("lobby");
     let before = node.subscribe(&lobby).await?;
     node.publish(&lobby, "before").await??;
@@ -66,8 +65,7 @@ async fn a_redis_that_lost_everything_begins_new_epochs_and_subscriptions_stand(
 #[tokio::test]
 async fn a_durable_redis_keeps_epochs_and_offsets_over_a_kill() -> Result<()> {
     let mut redis = RedisServer::start_durable().await?;
-    let node = Node::start(&redis.url(), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy(&redis.url()).await?;
     let lobby = room("lobby");
     let before = node.subscribe(&lobby).await?;
     node.publish(&lobby, "1").await??;
@@ -90,8 +88,7 @@ async fn a_durable_redis_keeps_epochs_and_offsets_over_a_kill() -> Result<()> {
 #[tokio::test]
 async fn offsets_missed_over_a_reconnect_are_counted_and_nothing_is_delivered_twice() -> Result<()> {
     let redis = RedisServer::start().await?;
-    let node = Node::start(&redis.url(), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy(&redis.url()).await?;
     let (lobby, quiet) = (room("lobby"), room("quiet"));
     node.subscribe(&lobby).await?;
     node.subscribe(&quiet).await?;
@@ -124,8 +121,8 @@ async fn offsets_missed_over_a_reconnect_are_counted_and_nothing_is_delivered_tw
 async fn offsets_that_redis_took_back_are_not_given_out_again_in_the_same_epoch() -> Result<()> {
     let redis = RedisServer::start().await?;
     let (a, b) = (
-        Node::start(&redis.url(), SHORT)?,
-        Node::start(&redis.url(), SHORT)?,
+        Node::start(&redis.url(), PATIENT)?,
+        Node::start(&redis.url(), PATIENT)?,
     );
     let lobby = room("lobby");
     for node in [&a, &b] {
@@ -196,8 +193,7 @@ async fn all_of_many_subscriptions_stand_after_a_reconnect() -> Result<()> {
 #[tokio::test]
 async fn a_frozen_redis_is_noticed_nothing_is_told_falsely_and_it_recovers() -> Result<()> {
     let redis = RedisServer::start().await?;
-    let node = Node::start(&redis.url(), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy_with(&redis.url(), SHORT).await?;
     let lobby = room("lobby");
     node.subscribe(&lobby).await?;
     redis.freeze()?;
@@ -241,17 +237,15 @@ async fn a_frozen_redis_is_noticed_nothing_is_told_falsely_and_it_recovers() -> 
 async fn black_holed_links_are_found_and_replaced() -> Result<()> {
     let redis = RedisServer::start().await?;
     let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into()).await?;
-    let node = Node::start(&format!("redis://{}", proxy.address()), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy_with(&format!("redis://{}", proxy.address()), SHORT).await?;
     let other = Node::healthy(&redis.url()).await?;
     let lobby = room("lobby");
     node.subscribe(&lobby).await?;
     other.subscribe(&lobby).await?;
-    assert_eq!(proxy.accepted(), 2);
+    let links = proxy.accepted();
     proxy.swallow();
     other.publish(&lobby, "into the black hole").await??;
-    let limit = SHORT.silence + SHORT.answer + Duration::from_secs(5);
-    until_within(limit, "both links are replaced", || proxy.accepted() == 4).await?;
+    until("both links are replaced", || proxy.accepted() >= links + 2).await?;
     node.wait_healthy().await?;
     assert_eq!(node.stat(|s| &s.missed), 1);
     other.publish(&lobby, "after").await??;
@@ -262,8 +256,7 @@ async fn black_holed_links_are_found_and_replaced() -> Result<()> {
 #[tokio::test]
 async fn a_silent_link_is_probed_and_stays_when_the_probes_arrive() -> Result<()> {
     let redis = RedisServer::start().await?;
-    let node = Node::start(&redis.url(), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy(&redis.url()).await?;
     until("some probes", || node.stat(|s| &s.probes) >= 5).await?;
     assert_eq!(node.stat(|s| &s.subscription_links), 1);
     assert_eq!(node.stat(|s| &s.command_links), 1);
@@ -276,8 +269,7 @@ async fn a_silent_link_is_probed_and_stays_when_the_probes_arrive() -> Result<()
 async fn a_flood_beyond_the_queue_is_overload_and_each_reply_comes_once() -> Result<()> {
     const FLOOD: usize = 100_000;
     let redis = RedisServer::start().await?;
-    let node = Node::start(&redis.url(), SHORT)?;
-    node.wait_healthy().await?;
+    let node = Node::healthy_with(&redis.url(), SHORT).await?;
     redis.freeze()?;
     let outcomes = node.publish_many(&room("lobby"), FLOOD)?;
     until("all replies", || outcomes.lock().len() == FLOOD).await?;
@@ -301,16 +293,19 @@ async fn a_flood_beyond_the_queue_is_overload_and_each_reply_comes_once() -> Res
 #[tokio::test]
 async fn nobody_publishes_into_a_redis_that_came_back_before_the_other_gateways_did() -> Result<()> {
     let mut redis = RedisServer::start().await?;
+    // what a gateway has to come back in before others publish: longer than a busy machine pauses
+    let timing = Timing {
+        connect: Duration::from_secs(5),
+        ..PATIENT
+    };
+    // tries again so seldom that it comes back last
+    let seldom = Timing {
+        backoff_min: timing.backoff_max,
+        ..timing
+    };
     let (quick, slow) = (
-        Node::start(&redis.url(), SHORT)?,
-        // tries again so seldom that it comes back last
-        Node::start(
-            &redis.url(),
-            Timing {
-                backoff_min: SHORT.backoff_max,
-                ..SHORT
-            },
-        )?,
+        Node::start(&redis.url(), timing)?,
+        Node::start(&redis.url(), seldom)?,
     );
     let lobby = room("lobby");
     for node in [&quick, &slow] {

@@ -1,12 +1,12 @@
 //! The Redis broker against a real `redis-server` that is well.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use wsfleet_gateway::broker::{Broker, BrokerError, Event, Position, StreamKey};
-use wsfleet_tests::broker::{Node, SHORT, key, offsets, room, text};
+use wsfleet_tests::broker::{Node, PATIENT, key, offsets, room, text};
 use wsfleet_tests::redis::RedisServer;
-use wsfleet_tests::wait::{soon, until};
+use wsfleet_tests::wait::{SOON, soon, until};
 
 #[tokio::test]
 async fn every_subscribed_broker_gets_every_message_in_one_order_the_publishers_own_included() -> Result<()> {
@@ -180,11 +180,7 @@ async fn a_gateway_has_two_connections_and_only_the_rooms_it_asked_for() -> Resu
         if channels == [key("room-0")] {
             break;
         }
-        ensure!(
-            start.elapsed() < Duration::from_secs(20),
-            "still {} channels",
-            channels.len()
-        );
+        ensure!(start.elapsed() < SOON, "still {} channels", channels.len());
         tokio::task::yield_now().await;
     }
     node.publish(&rooms[1], "to nobody").await??;
@@ -243,12 +239,12 @@ async fn forgotten_scripts_are_loaded_again() -> Result<()> {
 #[tokio::test]
 async fn credentials_are_used_and_wrong_ones_do_not_stop_the_process() -> Result<()> {
     let redis = RedisServer::start_with(&["--save", "", "--requirepass", "s3 cret"]).await?;
-    let right = Node::start(&format!("redis://:s3%20cret@127.0.0.1:{}", redis.port()), SHORT)?;
+    let right = Node::start(&format!("redis://:s3%20cret@127.0.0.1:{}", redis.port()), PATIENT)?;
     let named = Node::start(
         &format!("redis://default:s3%20cret@127.0.0.1:{}/2", redis.port()),
-        SHORT,
+        PATIENT,
     )?;
-    let wrong = Node::start(&format!("redis://:nope@127.0.0.1:{}", redis.port()), SHORT)?;
+    let wrong = Node::start(&format!("redis://:nope@127.0.0.1:{}", redis.port()), PATIENT)?;
     right.wait_healthy().await?;
     named.wait_healthy().await?;
     assert_eq!(
@@ -293,7 +289,7 @@ async fn closing_ends_both_links_and_answers_what_is_open() -> Result<()> {
     redis.thaw()?;
     let start = Instant::now();
     while !redis.gateway_connections().await?.is_empty() {
-        ensure!(start.elapsed() < Duration::from_secs(20), "connections are left");
+        ensure!(start.elapsed() < SOON, "connections are left");
         tokio::task::yield_now().await;
     }
     assert_eq!(

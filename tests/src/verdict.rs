@@ -1,6 +1,8 @@
 //! What a scenario concludes from the load's report and the witness' stories.
 
-use wsfleet_load::Report;
+use std::collections::BTreeMap;
+
+use wsfleet_load::{Closes, Initiator, Report};
 
 use crate::scenario::Failure;
 use crate::witness::Stories;
@@ -34,5 +36,51 @@ pub fn nothing_was_lost(report: &Report) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(format!("messages went wrong: {:?}", report.verdict).into())
+    }
+}
+
+/// By how many the closes that the clients did not begin were ahead of a rate at most: what came in any stretch of seconds,
+/// less what the rate allows in it.
+pub fn most_ahead(closes: &Closes, per_second: u64) -> u64 {
+    let mut seconds = BTreeMap::<u64, u64>::new();
+    for kind in &closes.per_second {
+        if kind.initiator != Initiator::Client {
+            *seconds.entry(kind.second).or_default() += kind.count;
+        }
+    }
+    let (mut ahead, mut most, mut last) = (0, 0, 0);
+    for (second, count) in seconds {
+        let quiet: u64 = second.saturating_sub(last + 1) * per_second;
+        ahead = (u64::saturating_sub(ahead, quiet) + count).saturating_sub(per_second);
+        (most, last) = (most.max(ahead), second);
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wsfleet_load::SecondCloses;
+
+    fn closes(seconds: &[(u64, u64)]) -> Closes {
+        let kind = |(second, count)| SecondCloses {
+            second,
+            code: 1012,
+            initiator: Initiator::Server,
+            count,
+        };
+        Closes {
+            per_second: seconds.iter().copied().map(kind).collect(),
+            ..Closes::default()
+        }
+    }
+
+    #[test]
+    fn closes_are_ahead_of_a_rate_by_what_no_quiet_second_has_made_up_for() {
+        assert_eq!(most_ahead(&closes(&[]), 50), 0);
+        assert_eq!(most_ahead(&closes(&[(3, 50), (4, 50), (5, 50)]), 50), 0);
+        assert_eq!(most_ahead(&closes(&[(3, 80), (4, 70), (5, 0), (6, 60)]), 50), 50);
+        assert_eq!(most_ahead(&closes(&[(3, 90), (5, 90)]), 50), 40);
+        assert_eq!(most_ahead(&closes(&[(9, 500)]), 50), 450);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 use wsfleet_tests::client::{Client, Connect, Upgrade};
-use wsfleet_tests::farewell::{busiest_second, delays, farewells};
+use wsfleet_tests::farewell::{delays, farewells, half_closed};
 use wsfleet_tests::gateway::OPEN;
 use wsfleet_tests::process::{Ports, Process};
 use wsfleet_tests::redis::RedisServer;
@@ -51,11 +51,8 @@ async fn drain_by_sigterm(broker: &str) -> Result<()> {
     let told = delays(&outcomes);
     assert!(told > COUNT / 2, "{told} delays for {COUNT} clients");
     // spread over the window; how evenly is proven of the drain in virtual time (gateway/src/drain)
-    let busiest = busiest_second(&outcomes);
-    assert!(
-        busiest <= COUNT / 2,
-        "{busiest} closes in one second: {outcomes:?}"
-    );
+    let half = half_closed(&outcomes);
+    assert!(half > Duration::from_secs(2), "half are closed after {half:?}");
     assert!(process.ended_within(SOON).await?.success());
     Ok(())
 }
@@ -105,7 +102,7 @@ async fn a_second_sigterm_shortens_the_drain_to_five_seconds() -> Result<()> {
     }
     assert!(process.ended_within(SOON).await?.success());
     // not the ten minutes of the window
-    assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_mins(5), "{:?}", start.elapsed());
     Ok(())
 }
 

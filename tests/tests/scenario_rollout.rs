@@ -12,6 +12,7 @@ use serde_json::json;
 use wsfleet_load::{Load, Reconnect, Report};
 use wsfleet_tests::cluster::Cluster;
 use wsfleet_tests::scenario::{Failure, Fleet};
+use wsfleet_tests::verdict::most_ahead;
 use wsfleet_tests::witness::{Stories, Witness};
 
 const SOCKETS: u32 = 2_000;
@@ -123,12 +124,13 @@ async fn a_rollout_of_four_pods_with_2000_sockets_cuts_nothing_and_stays_within_
         "{:?}",
         report.reconnects
     );
-    // 1.2: what is closed evenly arrives a little less so
+    // 1.2: what is closed evenly arrives a little less so. Two seconds' worth: a machine that pauses makes up for it;
+    // a gateway that kept to no rate would be ahead by its 500
     let most = u64::from(SOCKETS * PERMILLE / 1000) * 12 / 10;
+    let ahead = most_ahead(&report.closes, most);
     assert!(
-        report.closes.busiest_second <= most,
-        "{} closes in one second, {most} allowed: {:?}",
-        report.closes.busiest_second,
+        ahead <= 2 * most,
+        "{ahead} closes more than {most} a second allow: {:?}",
         report.closes.per_second
     );
     println!(

@@ -15,6 +15,8 @@ const RESTART: u16 = 1012;
 const MOST: f64 = 1.5;
 /// Seconds that the last close may come after the window.
 const LATE: f64 = 2.0;
+/// Of fewer sockets, in a shorter window, a pause of the machine is the pace: only that all are closed is checked.
+const ENOUGH: usize = 5_000;
 /// What was decided before the drain was taken back may still be under way.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 
@@ -26,7 +28,7 @@ pub(super) fn run(run: &Run<'_>) -> Result<Values> {
     };
     let mut gateway = run.site.gateway(&flags)?;
     let drained = deploy::terminate(run, &mut gateway.running, window).and_then(|values| {
-        check(&values, window.into())?;
+        check(run, &values, window.into())?;
         Ok(values)
     });
     let mut values = drained.map_err(|error| blame(&gateway.running, error))?;
@@ -37,7 +39,7 @@ pub(super) fn run(run: &Run<'_>) -> Result<Values> {
     Ok(values)
 }
 
-fn check(values: &Values, window: f64) -> Result<()> {
+fn check(run: &Run<'_>, values: &Values, window: f64) -> Result<()> {
     let value = |key: &str| values.get(key).copied().unwrap_or_default();
     let sockets = value("sockets");
     let properly = value(&format!("closes_{RESTART}"));
@@ -46,6 +48,11 @@ fn check(values: &Values, window: f64) -> Result<()> {
         "{} of {sockets} sockets were closed with another code than {RESTART}, or without one",
         sockets - properly
     );
+    let status = value("exit_status");
+    ensure!(status.abs() < 0.5, "the gateway ended with status {status}");
+    if run.scale.crowd < ENOUGH {
+        return Ok(());
+    }
     let (busiest, mean) = (value("busiest_second"), sockets / window);
     ensure!(
         busiest <= MOST * mean,
@@ -56,8 +63,6 @@ fn check(values: &Values, window: f64) -> Result<()> {
         last <= window + LATE,
         "the last close came after {last} s, at most {LATE} s after the {window} s of the window are allowed"
     );
-    let status = value("exit_status");
-    ensure!(status.abs() < 0.5, "the gateway ended with status {status}");
     Ok(())
 }
 
@@ -81,7 +86,7 @@ fn take_back(run: &Run<'_>, gateway: &Gateway, window: u32) -> Result<Values> {
     crowd.idle(half / 2)?;
     let later = crowd.ends().len() - closed;
     ensure!(
-        closed > 0 && later == 0 && closed < members * 3 / 5,
+        closed > 0 && later == 0 && (closed < members * 3 / 5 || members < ENOUGH && closed < members),
         "{closed} of {members} sockets were closed before half of the drain was taken back, and {later} after that"
     );
     let open = gateway.metrics()?.sum("ws_active_connections", "");

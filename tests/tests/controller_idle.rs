@@ -1,6 +1,6 @@
 //! Nothing is written while nothing happens, counted by the API server itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
@@ -58,7 +58,7 @@ async fn three_resources_at_rest_cost_no_write_but_the_leases_renewal() -> Resul
         )
         .await?;
 
-    let since = Timestamp::now();
+    let (since, begin) = (Timestamp::now(), Instant::now());
     let passes = operator.metric("wsc_reconcile_seconds_count", &[]).await?;
     // what is awaited here is that nothing happens
     tokio::time::sleep(SILENCE).await;
@@ -67,7 +67,12 @@ async fn three_resources_at_rest_cost_no_write_but_the_leases_renewal() -> Resul
     });
     let renewals = counts.get("update leases").copied().unwrap_or(0);
     ensure!(counts.keys().all(|key| key == "update leases"), "{counts:?}");
-    ensure!((3..=5).contains(&renewals), "{renewals} renewals in {SILENCE:?}");
+    // one each five seconds; a machine that pauses makes it fewer
+    let most = begin.elapsed().as_secs() / 5 + 1;
+    ensure!(
+        (1..=most).contains(&(renewals as u64)),
+        "{renewals} renewals in {SILENCE:?}"
+    );
     let passes = operator.metric("wsc_reconcile_seconds_count", &[]).await? - passes;
     println!("{passes} passes over 3 resources in {SILENCE:?}, {renewals} renewals, no other write");
     Ok(())

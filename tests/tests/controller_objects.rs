@@ -180,15 +180,21 @@ async fn the_first_pod_is_created_within_a_second_of_the_change_that_asks_for_it
     operator.until_leading(SOON).await?;
     fleet.apply(&manifest("chat", 1, ANONYMOUS)).await?;
     fleet.until_pods("chat", 1).await?;
-    let changed = jiff::Timestamp::now();
-    fleet.apply(&manifest("chat", 2, ANONYMOUS)).await?;
-    let pods = fleet.until_pods("chat", 2).await?;
-    let newest = pods
-        .iter()
-        .filter_map(|pod| Some(pod.metadata.creation_timestamp.as_ref()?.0))
-        .max();
-    let waited = newest.context("no creation time")?.duration_since(changed);
+    let mut waits = Vec::new();
+    // the machine may pause in one of them; who looks only now and then is late in nearly all
+    for replicas in 2..=6 {
+        let changed = jiff::Timestamp::now();
+        fleet.apply(&manifest("chat", replicas, ANONYMOUS)).await?;
+        let pods = fleet.until_pods("chat", replicas as usize).await?;
+        let newest = pods
+            .iter()
+            .filter_map(|pod| Some(pod.metadata.creation_timestamp.as_ref()?.0))
+            .max();
+        let waited = newest.context("no creation time")?.duration_since(changed);
+        waits.push(waited.as_secs());
+    }
     // creation times are whole seconds, rounded down
-    ensure!(waited.as_secs() <= 1, "{waited:?}");
+    let late = waits.iter().filter(|seconds| **seconds > 1).count();
+    ensure!(late <= 2, "seconds waited: {waits:?}");
     Ok(())
 }

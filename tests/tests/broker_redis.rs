@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use wsfleet_gateway::broker::{Broker, BrokerError, Event, Position, StreamKey};
-use wsfleet_tests::broker::{Node, PATIENT, key, offsets, room, text};
+use wsfleet_tests::broker::{Node, PATIENT, SHORT, key, offsets, room, text};
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::wait::{SOON, soon, until};
 
@@ -278,7 +278,7 @@ async fn an_error_of_redis_itself_is_told_and_the_link_stays() -> Result<()> {
 #[tokio::test]
 async fn closing_ends_both_links_and_answers_what_is_open() -> Result<()> {
     let redis = RedisServer::start().await?;
-    let node = Node::healthy(&redis.url()).await?;
+    let node = Node::healthy_with(&redis.url(), SHORT).await?;
     redis.freeze()?;
     let outcomes = node.publish_many(&room("lobby"), 100)?;
     // sent, or at least taken from the queue: then it is unconfirmed

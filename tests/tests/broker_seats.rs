@@ -98,13 +98,11 @@ async fn the_seventeenth_connection_in_the_fleet_is_refused_and_none_is_evicted(
     let mut clients = anns(&fleet, MOST).await?;
     for number in 0..3 {
         assert!(ann(fleet.gateway(number).ports.clients).await?.is_none());
-        assert!(
-            fleet
-                .gateway(number)
-                .metric("ws_admission_rejected_total", &[])
-                .await?
-                >= 1.0
-        );
+        let gateway = fleet.gateway(number);
+        until_async("the refusal is counted", || async {
+            Ok(gateway.metric("ws_admission_rejected_total", &[]).await? >= 1.0)
+        })
+        .await?;
     }
     fleet.client(0, "bob").await?;
     for client in &mut clients {

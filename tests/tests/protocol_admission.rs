@@ -134,7 +134,8 @@ async fn a_bad_token_is_closed_with_4001_after_the_upgrade(kind: Kind) -> Result
 
 async fn a_token_that_expires_while_connected_closes_with_4202(kind: Kind) -> Result<()> {
     let guarded = guarded(kind, &["--token-grace", "1"]).await?;
-    let token = jwt(SECRET, &json!({"sub": "ann", "exp": unix_now() + 2}))?;
+    // long enough to connect on a machine that pauses
+    let token = jwt(SECRET, &json!({"sub": "ann", "exp": unix_now() + 10}))?;
     let mut ann = Connect::to(guarded.gateway.ports.clients)
         .token(&token)
         .open()
@@ -167,12 +168,13 @@ async fn upgrades_per_address_are_bounded(kind: Kind) -> Result<()> {
     let fleet = Fleet::start_with(kind, &["--limit", "handshakesPerSecondPerIp=2"]).await?;
     let to = Connect::to(fleet.gateway(0).ports.clients).token("ann");
     let mut refusals = Vec::new();
-    for _ in 0..12 {
+    // four at once, then two a second: far fewer than ask, though the machine may pause meanwhile
+    for _ in 0..60 {
         if let Upgrade::Refused(answer) = to.clone().upgrade().await? {
             refusals.push(answer);
         }
     }
-    assert!(refusals.len() >= 4, "{} of 12 were refused", refusals.len());
+    assert!(refusals.len() >= 4, "{} of 60 were refused", refusals.len());
     assert!(
         refusals
             .iter()
@@ -222,7 +224,10 @@ async fn a_full_gateway_answers_503_with_retry_after(kind: Kind) -> Result<()> {
             .is_some_and(|s| s.parse::<u64>().is_ok_and(|s| s > 0)),
         "{answer:?}"
     );
-    assert!(gateway.metric("ws_admission_rejected_total", &[]).await? >= 1.0);
+    until_async("the refusal is counted", || async {
+        Ok(gateway.metric("ws_admission_rejected_total", &[]).await? >= 1.0)
+    })
+    .await?;
     first.close().await?;
     until_async("it accepts again", || async {
         Ok(gateway.state().await?.accepting)

@@ -266,7 +266,8 @@ async fn too_many_messages_are_an_error_and_when_it_lasts_a_close_with_4101(kind
     let (mut ann, mut bob) = (fleet.client(0, "ann").await?, fleet.client(0, "bob").await?);
     bob.join("a").await?;
     ann.join("a").await?;
-    for i in 0..30 {
+    // ten at once, then five a second: far fewer than are sent, though the machine may pause meanwhile
+    for i in 0..90 {
         ann.say("a", json!(i)).await?;
     }
     let error = ann.expect("error").await?;
@@ -278,7 +279,7 @@ async fn too_many_messages_are_an_error_and_when_it_lasts_a_close_with_4101(kind
     // dropped ones were not sent on: offsets have no hole, and the first is there
     let heard = bob.expect("room_message").await?;
     assert_eq!((&heard["payload"], &heard["offset"]), (&json!(0), &json!(1)));
-    assert!(bob.all_so_far("room_message").await?.len() < 20);
+    assert!(bob.all_so_far("room_message").await?.len() < 60);
     // going on like that ends the connection
     let abuse = async {
         loop {
@@ -289,7 +290,7 @@ async fn too_many_messages_are_an_error_and_when_it_lasts_a_close_with_4101(kind
         }
     };
     assert_eq!(
-        within(Duration::from_secs(40), "the connection is closed", abuse).await?,
+        within(Duration::from_mins(2), "the connection is closed", abuse).await?,
         4101
     );
     assert_eq!(bob.all_so_far("error").await?.len(), 0);
@@ -304,7 +305,8 @@ async fn too_many_bytes_are_an_error(kind: Kind) -> Result<()> {
     .await?;
     let mut ann = fleet.client(0, "ann").await?;
     ann.join("a").await?;
-    for _ in 0..4 {
+    // 20,000 at once, then 10,000 a second: far fewer than are sent, though the machine may pause meanwhile
+    for _ in 0..12 {
         ann.say("a", json!("x".repeat(9_000))).await?;
     }
     let error = ann.expect("error").await?;

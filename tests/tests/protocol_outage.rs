@@ -13,7 +13,7 @@ use wsfleet_tests::client::{Client, Connect};
 use wsfleet_tests::gateway::Fleet;
 use wsfleet_tests::http::Ask;
 use wsfleet_tests::redis::RedisServer;
-use wsfleet_tests::wait::until_async;
+use wsfleet_tests::wait::{until, until_async};
 
 const NOTHING_ON_DISK: [&str; 4] = ["--save", "", "--appendonly", "no"];
 
@@ -71,6 +71,8 @@ async fn a_gateway_starts_without_redis_says_so_and_serves_when_it_comes() -> Re
 struct Counts {
     acked: AtomicU64,
     temporary: AtomicU64,
+    /// How many of them were refused at least once.
+    refused: AtomicU64,
     rooms_left: AtomicBool,
 }
 
@@ -79,7 +81,7 @@ struct Counts {
 fn load(mut client: Client, counts: Arc<Counts>) -> JoinHandle<Result<(Client, Vec<Value>)>> {
     tokio::spawn(async move {
         let mut heard = Vec::new();
-        let mut number = 0_u64;
+        let (mut number, mut refused) = (0_u64, false);
         while !counts.rooms_left.load(Ordering::Relaxed) {
             number += 1;
             let message = json!({"type": "room_message", "room": "lobby", "payload": number, "id": number});
@@ -90,6 +92,10 @@ fn load(mut client: Client, counts: Arc<Counts>) -> JoinHandle<Result<(Client, V
             } else {
                 ensure!(answer["temporary"] == true && answer["id"] == number, "{answer}");
                 counts.temporary.fetch_add(1, Ordering::Relaxed);
+                counts.refused.fetch_add(
+                    u64::from(!std::mem::replace(&mut refused, true)),
+                    Ordering::Relaxed,
+                );
             }
             heard.extend(client.take_kept("room_message"));
             sleep(Duration::from_millis(100)).await;
@@ -127,6 +133,11 @@ async fn redis_lost_for_thirty_seconds_under_load_costs_no_socket_and_heals() ->
             noticed &= fleet.gateway(number).state().await?.broker_degraded;
         }
         Ok(noticed)
+    })
+    .await?;
+    // what was acknowledged before the loss may still be on its way to a client
+    until("every client is refused", || {
+        counts.refused.load(Ordering::Relaxed) == CLIENTS as u64
     })
     .await?;
     let during = acked();

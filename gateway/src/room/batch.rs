@@ -93,7 +93,7 @@ impl Batch {
         let index = self.encoded(format, &mut known);
         let encoded = &known[index].1;
         let apart = &self.block.apart;
-        if apart.without.is_empty() && apart.late.is_empty() {
+        if apart.is_empty() {
             return (encoded.frames.clone(), encoded.ends.len() as u32);
         }
         let first = apart.late.get(&id).copied().unwrap_or_default();
@@ -102,6 +102,14 @@ impl Batch {
             .map(|(_, entry)| *entry)
             .collect();
         encoded.some(first, &without)
+    }
+
+    /// To ask for many members in turn.
+    pub(super) const fn shares(&self) -> Shares<'_> {
+        Shares {
+            batch: self,
+            last: None,
+        }
     }
 
     /// What [`Batch::of`] has given, message by message. Each has memory of its own: one that waits longer than the others
@@ -134,6 +142,26 @@ impl Batch {
         plain
             .flat_map(|(_, encoded)| encoded.each().map(<[u8]>::len))
             .collect()
+    }
+}
+
+/// Gives one member after the other what [`Batch::of`] gives it, and asks only when that differs from the last one's.
+#[derive(Debug)]
+pub(super) struct Shares<'b> {
+    batch: &'b Batch,
+    last: Option<(Format, (Bytes, u32))>,
+}
+
+impl Shares<'_> {
+    /// What this member gets in its format, and how many messages that is.
+    pub(super) fn of(&mut self, id: ConnId, format: Format) -> &(Bytes, u32) {
+        let all_alike = self.batch.block.apart.is_empty();
+        let known = self
+            .last
+            .take()
+            .filter(|(known, _)| all_alike && *known == format);
+        let share = known.map_or_else(|| self.batch.of(id, format), |(_, share)| share);
+        &self.last.insert((format, share)).1
     }
 }
 

@@ -128,6 +128,24 @@ fn whoever_joined_late_and_whoever_is_announced_miss_the_same_in_every_format() 
 }
 
 #[test]
+fn who_asks_for_one_member_after_the_other_gets_what_each_of_them_gets() {
+    let (json, msgpack) = (Format::default(), Format::from(Codec::MsgPack));
+    let alike = batch(&[1, 2], ConnId(9));
+    // 9 came late, 7 is announced
+    let apart = batch(&[1, 2, 0, 3], ConnId(9));
+    for (batch, ids) in [(alike, [1, 2, 3, 4, 5]), (apart, [1, 7, 2, 9, 3])] {
+        let mut shares = batch.shares();
+        for (id, format) in ids.into_iter().zip([json, json, msgpack, msgpack, json]) {
+            assert_eq!(
+                *shares.of(ConnId(id), format),
+                batch.of(ConnId(id), format),
+                "{format:?} {id}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_batch_is_compressed_once_for_all_who_negotiated_the_same_window() {
     let batch = batch(&[1, 2, 3, 4], ConnId(9));
     let formats = windows().map(|deflate| Format {

@@ -1,10 +1,10 @@
 //! The way of a batch to the members of a room: one write each.
 //!
-//! A small room is written to by whoever delivers, at once. The members of a large one are spread over the workers: tasks
-//! take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything else run that is ready. There is
-//! one task fewer than there are workers, so that one is always free for whoever else is served; the others wait for a
-//! chunk at most, which takes some milliseconds. A batch is written when its last chunk is; only then the room's next one
-//! is begun, so each member gets all of them in order.
+//! A small room, of [`INLINE_CHUNKS`] at most, is written to by whoever delivers, at once. The members of a large one are
+//! spread over the workers: tasks take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything
+//! else run that is ready. There is one task fewer than there are workers, so that one is always free for whoever else is
+//! served; the others wait for a chunk at most, which takes some milliseconds. A batch is written when its last chunk is;
+//! only then the room's next one is begun, so each member gets all of them in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -23,6 +23,8 @@ use crate::session::{Conn, Env};
 const CHUNK: usize = 512;
 /// Fewest members of a chunk, however large the messages are.
 const SMALLEST_CHUNK: usize = 8;
+/// So many chunks at most are written by who delivers, at once: to hand them over costs more than it spreads.
+const INLINE_CHUNKS: usize = 2;
 /// Bytes that a chunk writes, about.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -60,7 +62,7 @@ impl Fanout {
 
     /// The runtime to spread it over, when that is worth it.
     pub(super) fn spreads(&self) -> Option<Handle> {
-        let large = self.members.len() > self.chunk();
+        let large = self.members.len() > INLINE_CHUNKS * self.chunk();
         large.then(Handle::try_current)?.ok()
     }
 
@@ -104,14 +106,15 @@ impl Fanout {
 
     fn write(&self, members: &[Arc<Conn>]) {
         let mut sent = 0;
+        let mut shares = self.batch.shares();
         for member in members {
-            let (bytes, messages) = self.batch.of(member.id, member.format);
+            let &(ref bytes, messages) = shares.of(member.id, member.format);
             let accepted = match self.policy {
                 _ if messages == 0 => false,
-                SlowPolicy::Disconnect => member.send(&bytes, messages, self.now),
+                SlowPolicy::Disconnect => member.send(bytes, messages, self.now),
                 policy @ (SlowPolicy::DropOldest | SlowPolicy::KeepLatest) => {
                     let each = || self.batch.each(member.id, member.format, policy);
-                    member.send_lossy(&bytes, messages, self.now, &each)
+                    member.send_lossy(bytes, messages, self.now, &each)
                 }
             };
             if accepted {

@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::session::Conn;
 use crate::test_support::{Peer, env};
 
-/// So much at once makes a room of more than eight members large.
+/// So much at once makes a room of more than sixteen members large.
 const AT_ONCE: usize = 400;
 /// Members of such a room.
 const MEMBERS: u64 = 20;

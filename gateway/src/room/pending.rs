@@ -57,6 +57,13 @@ pub(super) struct Apart {
     pub(super) late: HashMap<ConnId, usize, ahash::RandomState>,
 }
 
+impl Apart {
+    /// Whether every member gets all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.without.is_empty() && self.late.is_empty()
+    }
+}
+
 /// Tells those who wait when it is dropped, whatever the reason.
 #[derive(Debug, Default)]
 struct Relief(Arc<Notify>);

@@ -1,10 +1,10 @@
 //! The way of a batch to the members of a room: one write each.
 //!
-//! A small room, of [`INLINE_CHUNKS`] at most, is written to by whoever delivers, at once. The members of a large one are
-//! spread over the workers: tasks take the next [`Fanout::chunk`] of them in turns, and after each chunk let everything
-//! else run that is ready. There is one task fewer than there are workers, so that one is always free for whoever else is
-//! served; the others wait for a chunk at most, which takes some milliseconds. A batch is written when its last chunk is;
-//! only then the room's next one is begun, so each member gets all of them in order.
+//! The first members, [`INLINE_CHUNKS`] of them, are written to by whoever delivers, at once; in most rooms these are all.
+//! Those behind them are spread over the workers: tasks take the next [`Fanout::chunk`] in turns, and after each chunk let
+//! everything else run that is ready. There is one task fewer than there are workers, so that one is always free for
+//! whoever else is served; the others wait for a few milliseconds at most. A batch is written when its last chunk is; only
+//! then the room's next one is begun, so each member gets all of them in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -23,7 +23,7 @@ use crate::session::{Conn, Env};
 const CHUNK: usize = 512;
 /// Fewest members of a chunk, however large the messages are.
 const SMALLEST_CHUNK: usize = 8;
-/// So many chunks at most are written by who delivers, at once: to hand them over costs more than it spreads.
+/// So many chunks are written by who delivers, at once: to hand them over costs more than it spreads.
 const INLINE_CHUNKS: usize = 2;
 /// Bytes that a chunk writes, about.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -60,9 +60,14 @@ impl Fanout {
         (CHUNK_BYTES / self.batch.size().max(1)).clamp(SMALLEST_CHUNK, CHUNK)
     }
 
+    /// Members that are written to before anything is spread.
+    fn inline(&self) -> usize {
+        INLINE_CHUNKS * self.chunk()
+    }
+
     /// The runtime to spread it over, when that is worth it.
     pub(super) fn spreads(&self) -> Option<Handle> {
-        let large = self.members.len() > INLINE_CHUNKS * self.chunk();
+        let large = self.members.len() > self.inline();
         large.then(Handle::try_current)?.ok()
     }
 
@@ -72,9 +77,11 @@ impl Fanout {
         self.finish();
     }
 
-    /// Writes to all members from tasks of their own, the last of which goes on with the room.
+    /// Writes to the first members, and to the others from tasks of their own, the last of which goes on with the room.
     pub(super) fn spread(self, room: &Arc<Room>, runtime: &Handle) {
-        let chunks = self.members.len().div_ceil(self.chunk());
+        self.write(self.take(self.inline()).unwrap_or_default());
+        let left = self.members.len().saturating_sub(self.inline());
+        let chunks = left.div_ceil(self.chunk());
         let spare = runtime.metrics().num_workers().saturating_sub(1).max(1);
         let writers = spare.min(chunks);
         self.writers.store(writers, Relaxed);

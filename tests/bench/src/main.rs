@@ -1,7 +1,8 @@
 //! `wsfleet-bench`: WebSocket servers side by side, in one run. `make bench` builds what it needs and starts it.
 //!
 //! Each round runs every workload against every server, one after the other, so that whatever else the machine does is
-//! shared fairly; what is shown are medians over the rounds, and ratios to the floor within a round.
+//! shared fairly; what is shown are medians over the rounds, and ratios to the floor within a round. Behind the rounds of all
+//! servers the floor and the gateway have some by themselves: they are close to each other, and one round proves little.
 //!
 //! Exit status: 0 all runs gave a result; 2 some did not; 1 it could not be done; 64 wrong flags.
 
@@ -51,6 +52,9 @@ struct Cli {
     /// Rounds of what is timed.
     #[arg(long)]
     rounds: Option<u32>,
+    /// Further rounds, of the floor and the gateway by themselves.
+    #[arg(long)]
+    pairs: Option<u32>,
     /// At most so many sockets, for a machine that has fewer descriptors than 20,000 for a process.
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     sockets: usize,
@@ -132,6 +136,7 @@ fn scale(cli: &Cli) -> Scale {
     let scale = if cli.quick { Scale::quick() } else { Scale::full() };
     Scale {
         rounds: cli.rounds.unwrap_or(scale.rounds),
+        pairs: cli.pairs.unwrap_or(scale.pairs),
         idle: scale.idle.min(cli.sockets),
         crowd: scale.crowd.min(cli.sockets),
         room: scale.room.min(cli.sockets),
@@ -165,16 +170,22 @@ fn rounds(cli: &Cli, site: &Site, report: &mut Report) -> Result<()> {
         .collect();
     let workloads = chosen(&cli.workloads, &usual);
     let mut last = Duration::ZERO;
-    for round in 1..=scale.rounds {
+    for round in 1..=scale.rounds + scale.pairs {
         let since = began.elapsed();
         // the next one takes as long as the last one
         if round > 1 && since + last > Duration::from_secs(cli.minutes * 60) {
             say(&format!("round {round} is left out: it would not end in time"));
             break;
         }
-        let due = |workload: &&Workload| round == 1 || workload.is_timed();
+        let pair = round > scale.rounds;
+        let due = |workload: &&Workload| match round {
+            1 => true,
+            _ if pair => workload.is_close(),
+            _ => workload.is_timed(),
+        };
         for &workload in workloads.iter().filter(due) {
-            for &server in servers.iter().filter(|server| workload.is_for(**server)) {
+            let runs = |server: &&Server| workload.is_for(**server) && (!pair || server.is_of_pair());
+            for &server in servers.iter().filter(runs) {
                 let run = Run {
                     site,
                     scale: &scale,

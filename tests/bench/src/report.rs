@@ -35,7 +35,12 @@ impl Report {
     pub(crate) fn heading(&self) -> String {
         let rounds = self.rows.iter().map(|row| row.round).max().unwrap_or_default();
         let word = if rounds == 1 { "round" } else { "rounds" };
-        format!("{}, {rounds} {word}, {}", self.about, self.machine)
+        let others = self.rows.iter().filter(|row| !row.server.is_of_pair());
+        let all = match others.map(|row| row.round).max() {
+            Some(all) if all < rounds => format!(" ({all} of all servers)"),
+            _ => String::new(),
+        };
+        format!("{}, {rounds} {word}{all}, {}", self.about, self.machine)
     }
 
     /// The servers that ran a workload, in their order.
@@ -149,6 +154,12 @@ pub(crate) mod tests {
         let two = report(&[(1, Server::Floor, 1.0), (2, Server::Floor, 1.0)]);
         assert!(two.scale.rounds > 2);
         assert_eq!(two.heading(), "Measured today, 2 rounds, on paper.");
+        let of_all = |round| (round, Server::Axum, 1.0);
+        let more = report(&[of_all(1), of_all(2), (3, Server::Gateway, 1.0)]);
+        assert_eq!(
+            more.heading(),
+            "Measured today, 3 rounds (2 of all servers), on paper."
+        );
     }
 
     #[test]

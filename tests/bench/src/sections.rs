@@ -108,8 +108,9 @@ pub(crate) const SECTIONS: [Section; 12] = [
         title: "Latency at a fixed rate",
         columns: &[
             column("p50, ms", "p50_ms", Show::Number(1)),
+            column("× floor", "p50_ms", Show::Ratio),
             column("p99, ms", "p99_ms", Show::Number(1)),
-            column("p99 × floor", "p99_ms", Show::Ratio),
+            column("× floor", "p99_ms", Show::Ratio),
         ],
         picture: Some(Picture {
             title: "Latency at 20 messages per second, less is better",

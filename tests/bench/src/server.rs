@@ -38,6 +38,11 @@ impl Server {
         }
     }
 
+    /// Whether it is one of the two that are close to each other: the floor and the gateway.
+    pub(crate) const fn is_of_pair(self) -> bool {
+        matches!(self, Self::Floor | Self::Gateway)
+    }
+
     pub(crate) const fn protocol(self) -> Protocol {
         match self {
             Self::Floor => Protocol::GatewayWithoutToken,

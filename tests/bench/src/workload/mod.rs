@@ -51,6 +51,14 @@ impl Workload {
         )
     }
 
+    /// Whether it is run in the further rounds of the floor and the gateway: what is judged by a few hundredths.
+    pub(crate) const fn is_close(self) -> bool {
+        matches!(
+            self,
+            Self::Fanout | Self::Burst | Self::Latency | Self::Storm | Self::Stalled
+        )
+    }
+
     /// Whether it is run when none was named: a whole fleet is `make bench-storm`.
     pub(crate) fn is_usual(self) -> bool {
         self != Self::Comeback
@@ -71,6 +79,8 @@ impl Workload {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Scale {
     pub(crate) rounds: u32,
+    /// Further rounds, of the floor and the gateway by themselves.
+    pub(crate) pairs: u32,
     /// Idle sockets whose memory is measured.
     pub(crate) idle: usize,
     /// Members of the big room, sockets of the storm and of the deploy.
@@ -109,6 +119,7 @@ impl Scale {
     pub(crate) const fn full() -> Self {
         Self {
             rounds: 3,
+            pairs: 6,
             idle: 18_000,
             crowd: 10_000,
             room: 1_000,
@@ -132,6 +143,7 @@ impl Scale {
     pub(crate) const fn quick() -> Self {
         Self {
             rounds: 1,
+            pairs: 0,
             idle: 200,
             crowd: 200,
             room: 20,

@@ -118,6 +118,19 @@ async fn a_head_may_be_long_but_not_too_long_and_may_come_in_pieces() -> Result<
 }
 
 #[tokio::test]
+async fn a_key_or_a_version_that_is_sent_twice_is_refused() -> Result<()> {
+    let gateway = start(&[])?;
+    for again in [
+        "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+        "Sec-WebSocket-Version: 13",
+    ] {
+        let answer = raw(&gateway, format!("{UPGRADE}{again}\r\n\r\n").as_bytes()).await?;
+        assert_eq!(answer, "HTTP/1.1 400 Bad Request", "{again}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_origin_that_is_no_text_or_one_of_two_is_not_listed() -> Result<()> {
     let gateway = start(&["--allowed-origin", "https://a.example"])?;
     let with = |origins: &[u8]| [UPGRADE.as_bytes(), origins, b"\r\n"].concat();

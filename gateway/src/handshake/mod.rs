@@ -60,6 +60,9 @@ pub enum Refusal {
     /// 400: no valid key.
     #[error("Sec-WebSocket-Key must be the base64 of 16 bytes")]
     Key,
+    /// 400: which of two is meant, nobody can say (RFC 6455 §11.3.1, §11.3.5).
+    #[error("Sec-WebSocket-Key and Sec-WebSocket-Version must be sent once each")]
+    Repeated,
     /// 400: none of the offered subprotocols is served.
     #[error(
         "none of the offered subprotocols is served; offer wsfleet.v1.json, wsfleet.v1.msgpack, wsfleet.v1.proto or none"
@@ -79,7 +82,7 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HttpVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NotUpgrade | Self::Version => StatusCode::UPGRADE_REQUIRED,
-            Self::Key | Self::Subprotocol | Self::Extensions => StatusCode::BAD_REQUEST,
+            Self::Key | Self::Repeated | Self::Subprotocol | Self::Extensions => StatusCode::BAD_REQUEST,
             Self::Origin => StatusCode::FORBIDDEN,
         }
     }
@@ -130,6 +133,16 @@ fn texts<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl DoubleEndedItera
         .filter_map(|value| value.to_str().ok())
 }
 
+/// The value of a header that is sent once, when it is text.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Refusal> {
+    let mut values = headers.get_all(name).into_iter();
+    let first = values.next().and_then(|value| value.to_str().ok());
+    match values.next() {
+        Some(_) => Err(Refusal::Repeated),
+        None => Ok(first.map(str::trim)),
+    }
+}
+
 fn read_offer(method: &Method, version: Version, headers: &HeaderMap) -> Result<Offer, Refusal> {
     if method != Method::GET {
         return Err(Refusal::Method);
@@ -141,14 +154,11 @@ fn read_offer(method: &Method, version: Version, headers: &HeaderMap) -> Result<
     if !upgrade || !has_token(headers, &header::CONNECTION, "upgrade") {
         return Err(Refusal::NotUpgrade);
     }
-    let mut versions = texts(headers, &header::SEC_WEBSOCKET_VERSION);
-    if versions.next().map(str::trim) != Some(VERSION) {
+    if only(headers, &header::SEC_WEBSOCKET_VERSION)? != Some(VERSION) {
         return Err(Refusal::Version);
     }
-    let key = texts(headers, &header::SEC_WEBSOCKET_KEY)
-        .next()
-        .ok_or(Refusal::Key)?;
-    let accept = accept_key(key.trim()).map_err(|_| Refusal::Key)?;
+    let key = only(headers, &header::SEC_WEBSOCKET_KEY)?.ok_or(Refusal::Key)?;
+    let accept = accept_key(key).map_err(|_| Refusal::Key)?;
     let mut offered = texts(headers, &header::SEC_WEBSOCKET_PROTOCOL)
         .flat_map(|value| value.split(','))
         .map(str::trim)

@@ -72,6 +72,18 @@ fn each_wrong_header_has_its_own_refusal() {
 }
 
 #[test]
+fn a_key_or_a_version_that_is_sent_twice_is_refused_whatever_the_second_is() {
+    for (name, first) in &GOOD[2..] {
+        for second in [first.as_bytes(), b"", b"\xFF"] {
+            let mut map = headers(&GOOD);
+            map.append(*name, HeaderValue::from_bytes(second).unwrap());
+            assert_eq!(get(&map), Err(Refusal::Repeated), "{name}: {second:?}");
+        }
+    }
+    assert_eq!(Refusal::Repeated.response().status(), StatusCode::BAD_REQUEST);
+}
+
+#[test]
 fn what_is_agreed_to_is_told_in_the_response_and_nothing_is_when_nothing_was_offered() {
     let told = |offer: &Offer| {
         let response = switching(offer);

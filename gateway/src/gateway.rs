@@ -45,13 +45,14 @@ pub struct Gateway {
     pub contact: BrokerContact,
 }
 
-/// Why a gateway could not be put together.
+/// Why a gateway could not be put together: the program ends with 1. What is wrong with a setting is found earlier, and
+/// ends it with [`EXIT_CODE`](crate::config::EXIT_CODE); a broker that is not reached is no reason.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    /// The URL of the broker is malformed: settings, exit 64.
+    /// The URL of the broker is malformed. [`Settings`] that were loaded have one that is not; give them another.
     #[error("--broker: {0}")]
     Broker(#[from] redis::ConfigError),
-    /// The certificate cannot be served with: settings, exit 64.
+    /// The certificate's files fitted when [`Settings`] were loaded, and do not any more: start again.
     #[error(transparent)]
     Tls(#[from] tls::StartError),
     /// Two metrics with one name: a mistake in the program.

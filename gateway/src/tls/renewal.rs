@@ -134,7 +134,7 @@ impl Tls {
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The files cannot be served with: settings, exit 64.
+    /// The files cannot be served with; give ones that fit together, as the text says.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// Two metrics with one name: a mistake in the program.

@@ -27,6 +27,16 @@ pub const OPEN: [&str; 6] = [
     "handshakesPerSecondPerIp=0",
 ];
 
+/// A user's clients may be as many as they like, and send as much as they like.
+pub const UNLIMITED: [&str; 6] = [
+    "--limit",
+    "connectionsPerUser=0",
+    "--limit",
+    "messagesPerSecond=0",
+    "--limit",
+    "bytesPerSecond=0",
+];
+
 /// A gateway in this process. Dropping it ends it at once, without a drain.
 #[derive(Debug)]
 pub struct Gateway {

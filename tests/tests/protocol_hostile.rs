@@ -2,7 +2,7 @@
 //! says why, and takes no memory.
 
 use anyhow::{Result, ensure};
-use wsfleet_tests::gateway::OPEN;
+use wsfleet_tests::gateway::{OPEN, UNLIMITED};
 use wsfleet_tests::process::Process;
 use wsfleet_tests::raw::{Raw, deflated, frame};
 
@@ -11,14 +11,6 @@ const ATTACKERS: usize = 64;
 /// What the program may grow by under all of them. What each of them tries to make it keep is far more.
 const GROWTH: u64 = 16 << 20;
 
-const UNLIMITED: [&str; 6] = [
-    "--limit",
-    "connectionsPerUser=0",
-    "--limit",
-    "messagesPerSecond=0",
-    "--limit",
-    "bytesPerSecond=0",
-];
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// Sends `bytes` on many connections at once; each must be closed with `code`, and the program must not have grown.

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use wsfleet_gateway::protocol::Codec;
 use wsfleet_tests::client::{Client, Connect};
-use wsfleet_tests::gateway::{Fleet, Kind};
+use wsfleet_tests::gateway::{Fleet, Kind, UNLIMITED};
 use wsfleet_tests::on_each_broker;
 
 on_each_broker! {
@@ -12,7 +12,7 @@ on_each_broker! {
     of_each_sender_the_latest_message_reaches_a_stalled_member,
 }
 
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 10] = [
     "--slow-consumer",
     "ticker*=dropOldest",
     "--slow-consumer",
@@ -21,10 +21,6 @@ const FLAGS: [&str; 14] = [
     "queueBytes=262144",
     "--limit",
     "queueMessages=20",
-    "--limit",
-    "messagesPerSecond=0",
-    "--limit",
-    "bytesPerSecond=0",
     "--limit",
     "announceMembers=0",
 ];
@@ -40,7 +36,7 @@ struct Scene {
 
 impl Scene {
     async fn new(kind: Kind, room: &'static str, stalled: Codec) -> Result<Self> {
-        let fleet = Fleet::start_with(kind, &FLAGS).await?;
+        let fleet = Fleet::start_with(kind, &[&FLAGS[..], &UNLIMITED].concat()).await?;
         let to = Connect::to(fleet.gateway(1).ports.clients).token("stalled");
         let mut stalled = to.receive_buffer(16 << 10).codec(stalled).open().await?;
         stalled.expect("welcome").await?;

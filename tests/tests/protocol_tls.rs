@@ -9,23 +9,14 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use wsfleet_tests::client::{Client, Connect, Stream};
-use wsfleet_tests::gateway::{Gateway, OPEN};
+use wsfleet_tests::gateway::{Gateway, OPEN, UNLIMITED};
 use wsfleet_tests::tls::{Certificate, MountedSecret};
 use wsfleet_tests::wait::soon;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// No limits of what a client may send, and no announcements between the messages.
-const FREE: [&str; 8] = [
-    "--limit",
-    "messagesPerSecond=0",
-    "--limit",
-    "bytesPerSecond=0",
-    "--limit",
-    "announceMembers=0",
-    "--limit",
-    "connectionsPerUser=0",
-];
+/// No announcements between the messages.
+const QUIET: [&str; 2] = ["--limit", "announceMembers=0"];
 
 /// A gateway with a certificate.
 struct Secure {
@@ -41,7 +32,7 @@ impl Secure {
         let flags = secret.flags()?;
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         Ok(Self {
-            gateway: Gateway::start(&[&OPEN[..], &FREE, &flags, more].concat())?,
+            gateway: Gateway::start(&[&OPEN[..], &UNLIMITED, &QUIET, &flags, more].concat())?,
             certificate,
             _secret: secret,
         })

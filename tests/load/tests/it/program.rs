@@ -77,9 +77,9 @@ async fn a_run_is_steered_over_its_control_port_and_leaves_a_report() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(20), eight_chat).await.unwrap();
+    timeout(Duration::from_mins(1), eight_chat).await.unwrap();
     http(&address, &post("/stop", "")).await;
-    let output = timeout(Duration::from_secs(20), child.wait_with_output())
+    let output = timeout(Duration::from_mins(1), child.wait_with_output())
         .await
         .unwrap()
         .unwrap();
@@ -102,13 +102,13 @@ async fn idle_sockets_are_held_until_standard_input_ends() {
         .unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
-    timeout(Duration::from_secs(20), stdout.read_line(&mut line))
+    timeout(Duration::from_mins(1), stdout.read_line(&mut line))
         .await
         .unwrap()
         .unwrap();
     assert_eq!(line, "{\"connected\":12,\"joined\":12}\n");
     drop(child.stdin.take());
-    let status = timeout(Duration::from_secs(20), child.wait())
+    let status = timeout(Duration::from_mins(1), child.wait())
         .await
         .unwrap()
         .unwrap();

@@ -13,14 +13,15 @@ fn config(server: &Server) -> LoadConfig {
         rate: 1000.0,
         rooms: RoomLayout::Size(5),
         publish_rate: 200.0,
-        grace: Duration::from_millis(300),
+        // longer than a busy machine pauses: what comes after it is lost or late
+        grace: Duration::from_secs(3),
         reconnect_window: Duration::from_millis(300),
         ..LoadConfig::new(server.url().parse().unwrap())
     }
 }
 
 async fn until(what: &str, load: &Load, mut condition: impl FnMut(&Report) -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let report = load.snapshot();
         if condition(&report) {
@@ -51,14 +52,18 @@ fn closes(report: &Report, code: u16, initiator: Initiator) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_faultless_server_gets_a_clean_verdict_and_every_delivery_is_counted() {
     let server = Server::start().await;
-    let load = Load::start(config(&server)).unwrap();
+    let load = Load::start(LoadConfig {
+        publish_rate: 0.0,
+        ..config(&server)
+    })
+    .unwrap();
+    until("all joined", &load, |r| r.sockets.joined == 10).await;
+    load.set_publish_rate(200.0);
     joined_and_chatting(&load).await;
     let report = load.stop().await;
     assert_eq!(report.exit_code(), 0, "{report}");
     assert_eq!(report.publishes.acked, report.publishes.sent);
-    // those sent before a room was full reached fewer than five
-    assert!(report.deliveries.total <= report.publishes.acked * 5);
-    assert!(report.deliveries.total > report.publishes.acked * 4);
+    assert_eq!(report.deliveries.total, report.publishes.acked * 5);
     assert_eq!(report.deliveries.latency_ms.count, report.deliveries.total);
     assert_eq!(closes(&report, 1000, Initiator::Client), 10);
     assert_eq!(
@@ -177,12 +182,12 @@ async fn a_cut_is_counted_and_the_clients_come_back() {
 async fn refused_clients_come_back_after_the_told_time_and_terminal_closes_stop_them() {
     let server = Server::start().await;
     server.refuse.store(4, SeqCst);
+    let started = Instant::now();
     let load = Load::start(LoadConfig {
         publish_rate: 0.0,
         ..config(&server)
     })
     .unwrap();
-    let started = Instant::now();
     until("all joined", &load, |r| r.sockets.joined == 10).await;
     assert!(
         started.elapsed() >= Duration::from_secs(1),

@@ -1,0 +1,391 @@
+/**
+ * The client: does what the {@link Session} says with real sockets and timers, and gives each message to whom it
+ * concerns.
+ */
+import { Emitter } from "./emitter.js";
+import { WsfleetError } from "./errors.js";
+import type {
+  Ack,
+  ClientMessage,
+  DirectMessage,
+  ErrorMessage,
+  ServerMessage,
+  ServerShutdown,
+  Welcome,
+} from "./messages.js";
+import { settings, type Options, type Settings } from "./options.js";
+import { Pace } from "./pace.js";
+import { Personal } from "./personal.js";
+import { Requests, type Request } from "./requests.js";
+import type { Port, Room, SendOptions } from "./room.js";
+import { Rooms } from "./rooms.js";
+import { Session, type Effect, type State, type StateChange } from "./session.js";
+import { Socket } from "./socket.js";
+import { Tokens } from "./tokens.js";
+
+/** What happens to a client. */
+export interface ClientEvents {
+  /** It connects, is open, waits, or is closed for good. */
+  state: StateChange;
+  /** Every connection begins with it. */
+  welcome: Welcome;
+  /** A direct message, each once. */
+  direct: DirectMessage;
+  /** The gateway goes away; the client moves by itself. */
+  shutdown: ServerShutdown;
+  /** What no promise tells. */
+  error: WsfleetError;
+}
+
+type Refreshed = Extract<ServerMessage, { type: "refreshed" }>;
+type InRoom = Extract<
+  ServerMessage,
+  { type: "joined" | "left" | "room_message" | "gap" | "user_joined" | "user_left" }
+>;
+
+/** What nobody could connect to. */
+const ABNORMAL = 1006;
+/** What a timer can wait. */
+const LONGEST = 2 ** 31 - 1;
+
+export class Client extends Emitter<ClientEvents> {
+  readonly #settings: Settings;
+  readonly #session: Session;
+  readonly #tokens: Tokens;
+  readonly #requests: Requests;
+  readonly #personal = new Personal();
+  readonly #pace = new Pace();
+  readonly #sockets = new Map<number, Socket | undefined>();
+  readonly #msgIds: string;
+  readonly #effects: Effect[] = [];
+  #ids = 0;
+  #welcome: Welcome | undefined;
+  #routing: string | undefined;
+  /** More waits than the gateway's limits let through at once. */
+  #paced = false;
+  /** The old link's answer to a ping came: all that was sent on it before is read. */
+  #drained = false;
+  #running = false;
+  #cancel: (() => void) | undefined;
+
+  /** Made, and not connected. Throws when there is no WebSocket. */
+  constructor(options: Options) {
+    super();
+    this.#settings = settings(options);
+    const { token, refreshBefore, maxPending, random } = this.#settings;
+    this.#session = new Session(this.#settings, random);
+    this.#tokens = new Tokens(token, refreshBefore);
+    this.#requests = new Requests(maxPending);
+    this.#msgIds = [0, 0].map(() => random().toString(36).slice(2)).join("");
+  }
+
+  /** What it is doing. */
+  get state(): State {
+    return this.#session.state;
+  }
+
+  /** What the gateway said of itself on the connection in use. */
+  get welcome(): Welcome | undefined {
+    return this.#session.current === undefined ? undefined : this.#welcome;
+  }
+
+  /** Connects, and reconnects until {@link close} or a close code that says not to. */
+  connect(): void {
+    this.#run(() => {
+      this.#session.start(this.#now());
+    });
+  }
+
+  /** Closes for good. What was not answered is rejected with `closed`. */
+  close(): void {
+    this.#run(() => {
+      this.#session.stop();
+    });
+  }
+
+  /** The room of that name; the same each time. It is joined by its `join`. */
+  room(name: string): Room {
+    return this.#rooms.get(name);
+  }
+
+  /** Sends to all devices of a user; the promise is kept when the broker has accepted it. */
+  direct(targetUserId: string, payload: unknown, options: SendOptions = {}): Promise<Ack> {
+    return this.#port.request({ type: "direct_message", targetUserId, payload, ...options });
+  }
+
+  /** Sends an event to the workers behind the gateways, where there are some. */
+  event(name: string, payload: unknown, options: SendOptions = {}): Promise<Ack> {
+    return this.#port.request({ type: "event", name, payload, ...options });
+  }
+
+  readonly #port: Port = {
+    request: (message) => {
+      if (this.state === "closed")
+        return Promise.reject(new WsfleetError("closed", "the client is closed: connect first"));
+      const id = `m${++this.#ids}`;
+      const answer = this.#requests.add({
+        msgId: `${this.#msgIds}-${this.#ids}`,
+        ...message,
+        id,
+      } as unknown as Request);
+      // who does not await it does not want to know
+      answer.catch(() => undefined);
+      this.#run();
+      return answer as Promise<never>;
+    },
+    tell: (message) => {
+      this.#send(this.#session.current, message);
+    },
+    turn: () => {
+      this.#run();
+    },
+    left: ({ name }) => {
+      const why = new WsfleetError("left", `the room ${name} was left`);
+      this.#requests.failAll((message) => "room" in message && message.room === name, why);
+    },
+  };
+
+  readonly #rooms = new Rooms(this.#port);
+
+  #now(): number {
+    return this.#settings.clock.now();
+  }
+
+  /** An input, and all that follows from it. */
+  #run(input?: () => void): void {
+    input?.();
+    this.#effects.push(...this.#session.take());
+    // called by a handler: who called the handler goes on
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      for (;;) {
+        const effect = this.#effects.shift();
+        if (effect) this.#do(effect);
+        else this.#turn();
+        this.#effects.push(...this.#session.take());
+        if (!effect && this.#effects.length === 0) break;
+      }
+    } finally {
+      this.#running = false;
+      this.#arm();
+    }
+  }
+
+  #do(effect: Effect): void {
+    switch (effect.do) {
+      case "open":
+        void this.#open(effect.link);
+        break;
+      case "close":
+        this.#sockets.get(effect.link)?.close(effect.code, effect.reason);
+        this.#sockets.delete(effect.link);
+        break;
+      case "ping":
+        this.#send(effect.link, { type: "ping" });
+        break;
+      case "adopt":
+        this.#adopt(effect.link, effect.old);
+        break;
+      case "lost":
+        this.#sockets.delete(effect.link);
+        this.#requests.failAll(
+          ({ type }) => type === "refresh",
+          new WsfleetError("lost", "the connection ended", true),
+        );
+        this.#requests.lost(effect.link);
+        this.#rooms.lost(effect.link);
+        break;
+      case "state":
+        if (effect.change.state === "closed") {
+          const why = new WsfleetError("closed", `the client is closed: ${effect.change.reason}`);
+          this.#requests.failAll(() => true, why);
+          this.#rooms.closed(why);
+        }
+        this.emit("state", effect.change);
+    }
+  }
+
+  async #open(link: number): Promise<void> {
+    const { codec, tokenIn, WebSocket, url } = this.#settings;
+    this.#sockets.set(link, undefined);
+    try {
+      const token = await this.#tokens.get(this.#now());
+      // given up meanwhile
+      if (!this.#sockets.has(link)) return;
+      const target = new URL(typeof url === "string" ? url : url());
+      const protocols = [codec.subprotocol];
+      if (this.#routing !== undefined) target.searchParams.set("routing", this.#routing);
+      if (token !== undefined && tokenIn === "subprotocol") protocols.push(`bearer.${token}`);
+      else if (token !== undefined) target.searchParams.set("token", token);
+      const socket = new Socket(new WebSocket(target.href, protocols), codec, {
+        message: (message) => {
+          this.#run(() => {
+            this.#received(message, link);
+          });
+        },
+        unreadable: (error) => {
+          this.#error("unreadable", String(error));
+        },
+        ended: (code, reason) => {
+          this.#ended(link, code, reason);
+        },
+      });
+      this.#sockets.set(link, socket);
+    } catch (error) {
+      this.#error("connect", String(error));
+      this.#ended(link, ABNORMAL, String(error));
+    }
+  }
+
+  #ended(link: number, code: number, reason: string): void {
+    this.#run(() => {
+      this.#session.ended(link, code, reason, this.#now());
+    });
+  }
+
+  #adopt(link: number, old: number | undefined): void {
+    const welcome = this.#welcome;
+    this.#pace.reset(welcome?.limits.messagesPerSecond ?? 0, this.#now());
+    this.#drained = false;
+    // behind its answer nothing comes that was sent before this link was there
+    this.#send(old, { type: "ping" });
+    const { position } = this.#personal;
+    this.#personal.adopted(old !== undefined, welcome?.user);
+    if (!welcome?.features.includes("resume")) return;
+    const resume = this.#rooms.resume(link, position, this.#now());
+    if (!resume) return;
+    try {
+      this.#send(link, resume);
+    } catch (error) {
+      this.#rooms.unresumed(this.#now());
+      this.#error("encoding", String(error));
+    }
+  }
+
+  /** Sends, if that link is open. */
+  #send(link: number | undefined, message: ClientMessage): void {
+    if (link !== undefined) this.#sockets.get(link)?.send(message);
+  }
+
+  /** Sends what waits, as far as it can go now. */
+  #turn(): void {
+    const { current, old } = this.#session;
+    if (current === undefined) return;
+    const now = this.#now();
+    this.#paced = false;
+    const may = (): boolean => {
+      this.#paced = !this.#pace.take(now);
+      return !this.#paced;
+    };
+    const send = (message: ClientMessage): void => {
+      this.#send(current, message);
+    };
+    const joined = (name: string): boolean => this.#rooms.find(name)?.isOn(current) ?? false;
+    this.#rooms.ask(current, now, () => `j${++this.#ids}`, may, send);
+    this.#requests.flush(current, (message) => (!("room" in message) || joined(message.room)) && may(), send);
+    if (now >= this.#tokens.refreshAt) void this.#refresh();
+    if (old === undefined || !this.#drained || this.#requests.awaits(old)) return;
+    if (this.#rooms.settled(current)) this.#session.released();
+  }
+
+  /** Is called again when the next thing is due. */
+  #arm(): void {
+    const { current } = this.#session;
+    const now = this.#now();
+    const due = [this.#session.wakeup()];
+    if (current !== undefined) {
+      due.push(this.#tokens.refreshAt, this.#paced ? now + this.#pace.wait() : this.#rooms.wakeup(current));
+    }
+    this.#cancel?.();
+    const at = Math.min(...due);
+    if (at === Infinity) return;
+    this.#cancel = this.#settings.clock.after(Math.min(Math.max(at - now, 0), LONGEST), () => {
+      this.#run(() => {
+        this.#session.tick(this.#now());
+      });
+    });
+  }
+
+  /** Goes on with another token, on the connection that is there. */
+  async #refresh(): Promise<void> {
+    try {
+      const token = await this.#tokens.get(this.#now());
+      const { expiresAt } = await this.#port.request<Refreshed>({ type: "refresh", token });
+      if (expiresAt !== null) this.#tokens.until(expiresAt, this.#now());
+    } catch (error) {
+      if (!(error instanceof WsfleetError) || error.temporary) this.#tokens.later(this.#now());
+      this.#error("refresh", String(error));
+    }
+    this.#run();
+  }
+
+  #error(code: string, text: string, temporary = true): void {
+    this.emit("error", new WsfleetError(code, text, temporary));
+  }
+
+  #received(message: ServerMessage, link: number): void {
+    const now = this.#now();
+    this.#session.heard(link, now);
+    switch (message.type) {
+      case "welcome":
+        this.#welcome = message;
+        this.#session.welcomed(link, this.#settings.pingInterval ?? message.pingInterval, now);
+        this.emit("welcome", message);
+        break;
+      case "routing_token":
+        this.#routing = message.token;
+        break;
+      case "direct_message":
+        if (this.#personal.accept(message)) this.emit("direct", message);
+        break;
+      case "server_shutdown":
+        this.#session.shutdown(link, message.reconnectDelay, message.deadline, now);
+        this.emit("shutdown", message);
+        break;
+      case "pong":
+        if (link === this.#session.old) this.#drained = true;
+        break;
+      case "ack":
+      case "refreshed":
+      case "presence":
+      case "history":
+        this.#requests.answer(message);
+        break;
+      case "error":
+        this.#refused(message);
+        break;
+      default:
+        this.#inRoom(message, link);
+    }
+  }
+
+  #refused(message: ErrorMessage): void {
+    const { id, code, error, temporary } = message;
+    if (this.#rooms.refused(message, this.#now()) || this.#requests.fail(id, code, error, temporary)) return;
+    this.#error(code, error, temporary);
+  }
+
+  #inRoom(message: InRoom, link: number): void {
+    const room = this.#rooms.find("room" in message ? message.room : message.roomId);
+    const current = link === this.#session.current;
+    switch (message.type) {
+      case "joined":
+        room?.onJoined(message, link, current);
+        break;
+      case "left":
+        if (room?.isOn(link)) room.onLeft(new WsfleetError("left", "the gateway does not allow the room any more"));
+        break;
+      case "room_message":
+        room?.onMessage(message, link);
+        break;
+      case "gap":
+        room?.onGap(message, link);
+        break;
+      case "user_joined":
+      case "user_left":
+        // while the client moves both links tell it
+        if (current) room?.onPresence(message);
+    }
+  }
+}

@@ -53,7 +53,9 @@ export class Client extends Emitter<ClientEvents> {
   readonly #session: Session;
   readonly #tokens: Tokens;
   readonly #requests: Requests;
-  readonly #personal = new Personal();
+  readonly #personal = new Personal((message) => {
+    this.emit("direct", message);
+  });
   readonly #pace = new Pace();
   readonly #sockets = new Map<number, Socket | undefined>();
   readonly #msgIds: string;
@@ -195,6 +197,7 @@ export class Client extends Emitter<ClientEvents> {
         );
         this.#requests.lost(effect.link);
         this.#rooms.lost(effect.link);
+        this.#personal.caughtUp();
         break;
       case "state":
         if (effect.change.state === "closed") {
@@ -337,14 +340,16 @@ export class Client extends Emitter<ClientEvents> {
         this.#routing = message.token;
         break;
       case "direct_message":
-        if (this.#personal.accept(message)) this.emit("direct", message);
+        this.#personal.message(message, link === this.#session.current);
         break;
       case "server_shutdown":
         this.#session.shutdown(link, message.reconnectDelay, message.deadline, now);
         this.emit("shutdown", message);
         break;
       case "pong":
-        if (link === this.#session.old) this.#drained = true;
+        if (link !== this.#session.old) break;
+        this.#drained = true;
+        this.#personal.caughtUp();
         break;
       case "ack":
       case "refreshed":

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ClientMessage, Codec, ServerMessage } from "../src/messages.js";
+import type { ClientMessage, Codec } from "../src/messages.js";
 import { msgpack } from "../src/msgpack.js";
 import { proto } from "../src/proto.js";
 
@@ -64,7 +64,7 @@ test("MessagePack: all forms that a gateway may use are read", () => {
 test("MessagePack: what is none is refused", () => {
   const deep = "91".repeat(200) + "c0";
   for (const text of ["", "81", "a5616263", "c1", "c403010203", "d4010a", "a1ff", "0101", "ddffffffff", deep]) {
-    assert.throws(() => msgpack.decode(bytes(text)), `${text}`);
+    assert.throws(() => msgpack.decode(bytes(text)), text);
   }
   assert.throws(() => msgpack.encode({ type: "ping", more: 1n } as ClientMessage), /bigint/);
 });
@@ -127,8 +127,8 @@ test("random bytes are read or refused, and never hang", () => {
     const data = Uint8Array.from({ length: random() % 40 }, random).buffer;
     for (const codec of codecs) {
       try {
-        const message: ServerMessage | undefined = codec.decode(data);
-        read += message === undefined ? 0 : 1;
+        codec.decode(data);
+        read++;
       } catch (error) {
         assert.ok(error instanceof Error);
       }

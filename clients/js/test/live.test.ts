@@ -124,14 +124,14 @@ test("more than may wait is refused while there is no connection", async (t) => 
 
 /** Sends numbers to a room, each when the one before was accepted, until told to stop; says how many. */
 function flow(room: Room): () => Promise<number> {
-  let on = true;
+  const going = { on: true };
   const sending = (async () => {
     let count = 0;
-    while (on) await room.send(++count);
+    while (going.on) await room.send(++count);
     return count;
   })();
   return () => {
-    on = false;
+    going.on = false;
     return sending;
   };
 }
@@ -150,7 +150,11 @@ test("in a drain it moves before it is closed, and misses and doubles nothing: i
   const enter = async (codec: Codec, index: number) => {
     const clock = new VirtualClock();
     const one = await connected(t, gateway, `u${index}`, { codec, clock });
-    const told = new Promise((done) => one.on("shutdown", done));
+    const told = new Promise<number>((done) =>
+      one.on("shutdown", ({ reconnectDelay }) => {
+        done(reconnectDelay);
+      }),
+    );
     return {
       one,
       clock,
@@ -162,11 +166,11 @@ test("in a drain it moves before it is closed, and misses and doubles nothing: i
   };
   const movers = await Promise.all(CODECS.map(enter));
   const stop = flow(sender.room);
-  await gateway.drain("drain", 60);
-  await Promise.all(movers.map(({ told }) => told));
+  await gateway.drain("drain", 20);
+  const delays = await Promise.all(movers.map(({ told }) => told));
   // alone in the world, the gateway has to take them back itself
   await gateway.drain("resume");
-  for (const { clock } of movers) clock.advance(60_000);
+  for (const [index, { clock }] of movers.entries()) clock.advance(delays[index] ?? 0);
   await until("each has moved", () => movers.every(({ one, connection }) => one.welcome?.connectionId !== connection));
   await until("the old connections are closed", async () => (await gateway.connections()) === 1 + movers.length);
   const count = await stop();
@@ -309,7 +313,7 @@ test("what the gateway does not serve rejects the promise, with the gateway's co
     await assert.rejects(one.room("x".repeat(256)).join(), { code: "room_name_too_long", temporary: false });
     await one.room("r").join();
     await assert.rejects(one.room("s").join(), { code: "too_many_rooms" });
-    await assert.rejects(one.direct("", 1), { code: "invalid_field" });
+    await assert.rejects(one.direct("u".repeat(129), 1), { code: "invalid_field" });
     assert.equal((await one.room("r").send("still there")).epoch, one.room("r").position?.epoch);
     assert.equal(one.state, "open");
   }

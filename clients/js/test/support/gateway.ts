@@ -1,7 +1,7 @@
 /** The real gateway as a process: in memory, or on a Redis of its own. */
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
+import { connect, createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestContext } from "node:test";
@@ -73,7 +73,7 @@ export class Gateway {
   static async start(t: TestContext, flags: string[] = OPEN, ports?: Ports): Promise<Gateway> {
     const [clients = 0, admin = 0] = ports ?? (await freePorts(2));
     const listen = ["--listen", `127.0.0.1:${clients}`, "--admin-listen", `127.0.0.1:${admin}`];
-    const all = [...listen, "--api-listen", "127.0.0.1:0", "--log-filter", "warn", ...flags];
+    const all = [...listen, "--api-listen", "127.0.0.1:0", "--log-filter", "error", ...flags];
     const child = spawn(program(), all, { stdio: ["ignore", "inherit", "inherit"] });
     const gateway = new Gateway(child, [clients, admin]);
     t.after(() => end(child));
@@ -127,6 +127,20 @@ export class Gateway {
   }
 }
 
+/** Whether somebody accepts connections there. */
+function listens(port: number): Promise<boolean> {
+  return new Promise((done) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("error", () => {
+      done(false);
+    });
+    socket.once("connect", () => {
+      socket.destroy();
+      done(true);
+    });
+  });
+}
+
 /** A Redis of the test's own. */
 export async function redis(t: TestContext): Promise<string> {
   const [port = 0] = await freePorts(1);
@@ -137,6 +151,7 @@ export async function redis(t: TestContext): Promise<string> {
     await end(child);
     rmSync(directory, { recursive: true });
   });
+  await until("Redis listens", () => listens(port));
   return `redis://127.0.0.1:${port}`;
 }
 

@@ -21,6 +21,7 @@ import type { Port, Room, SendOptions } from "./room.js";
 import { Rooms } from "./rooms.js";
 import { Session, type Effect, type State, type StateChange } from "./session.js";
 import { Socket } from "./socket.js";
+import type { Unrecovered } from "./stream.js";
 import { Tokens } from "./tokens.js";
 
 /** What happens to a client. */
@@ -31,6 +32,10 @@ export interface ClientEvents {
   welcome: Welcome;
   /** A direct message, each once. */
   direct: DirectMessage;
+  /** Direct messages that will not come: the client read too slowly. */
+  gap: { from: number; to: number };
+  /** After a reconnect not all direct messages could be had that were sent in between. */
+  unrecovered: Unrecovered;
   /** The gateway goes away; the client moves by itself. */
   shutdown: ServerShutdown;
   /** What no promise tells. */
@@ -254,7 +259,7 @@ export class Client extends Emitter<ClientEvents> {
     // behind its answer nothing comes that was sent before this link was there
     this.#send(old, { type: "ping" });
     const { position } = this.#personal;
-    this.#personal.adopted(old !== undefined, welcome?.user);
+    this.#personal.adopted(old !== undefined, welcome?.position);
     if (!welcome?.features.includes("resume")) return;
     const resume = this.#rooms.resume(link, position, this.#now());
     if (!resume) return;
@@ -342,6 +347,9 @@ export class Client extends Emitter<ClientEvents> {
       case "direct_message":
         this.#personal.message(message, link === this.#session.current);
         break;
+      case "resumed":
+        if (!message.recovered) this.emit("unrecovered", { reason: message.reason ?? "" });
+        break;
       case "server_shutdown":
         this.#session.shutdown(link, message.reconnectDelay, message.deadline, now);
         this.emit("shutdown", message);
@@ -372,7 +380,7 @@ export class Client extends Emitter<ClientEvents> {
   }
 
   #inRoom(message: InRoom, link: number): void {
-    const room = this.#rooms.find("room" in message ? message.room : message.roomId);
+    const room = this.#rooms.find(("roomId" in message ? message.roomId : message.room) ?? "");
     const current = link === this.#session.current;
     switch (message.type) {
       case "joined":
@@ -385,7 +393,8 @@ export class Client extends Emitter<ClientEvents> {
         room?.onMessage(message, link);
         break;
       case "gap":
-        room?.onGap(message, link);
+        if (message.room === undefined) this.emit("gap", { from: message.from, to: message.to });
+        else room?.onGap(message, link);
         break;
       case "user_joined":
       case "user_left":

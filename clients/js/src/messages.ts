@@ -42,7 +42,7 @@ export interface Welcome {
   /** For how long positions can be resumed, where the gateway says so. */
   resumeWindow?: number;
   /** Where the user's own stream of direct messages is, where the gateway says so. */
-  user?: Position;
+  position?: Position;
 }
 
 /** The client is in the room, and gets every message after this position. */
@@ -75,10 +75,11 @@ export interface DirectMessage {
   offset: number;
 }
 
-/** Messages of a room that will not come: `from` to `to`, both included. */
+/** Messages that will not come: `from` to `to`, both included. With another epoch the stream has begun anew. */
 export interface Gap {
   type: "gap";
-  room: string;
+  /** Not there: direct messages. */
+  room?: string;
   from: number;
   to: number;
   epoch: string;
@@ -134,8 +135,17 @@ export interface PresenceList {
 export interface History {
   type: "history";
   room: string;
-  messages: unknown[];
+  messages: Omit<RoomMessage, "type" | "roomId">[];
+  /** There are older ones, before this offset. */
+  next?: number;
   id?: string;
+}
+
+/** Whether the direct messages follow that were missed. */
+export interface Resumed extends Position {
+  type: "resumed";
+  recovered: boolean;
+  reason?: string;
 }
 
 /** What the gateway sends. */
@@ -151,6 +161,7 @@ export type ServerMessage =
   | ErrorMessage
   | PresenceList
   | History
+  | Resumed
   | { type: "routing_token"; token: string }
   | { type: "left"; room: string }
   | { type: "refreshed"; expiresAt: number | null; id?: string }

@@ -49,7 +49,7 @@ export class Stream {
   }
 
   /** The room is joined on a link, too. */
-  joined(at: Joined, link: number): void {
+  joined(at: Omit<Joined, "type" | "room">, link: number): void {
     this.#release();
     const { position } = this;
     const { epoch, offset } = at;
@@ -85,6 +85,11 @@ export class Stream {
 
   /** The gateway says that messages will not come on a link. */
   gap(gap: Gap, link: number): void {
+    const epoch = this.#links.get(link);
+    if (epoch !== undefined && epoch !== gap.epoch) {
+      this.joined({ epoch: gap.epoch, offset: gap.to }, link);
+      return;
+    }
     this.#in(link, (position) => {
       if (gap.to <= position.offset) return;
       const from = Math.max(gap.from, position.offset + 1);

@@ -129,6 +129,41 @@ test("a gateway that can is asked for all rooms at once, and without success for
   assert.equal((await second.expect("join")).room, "s");
 });
 
+test("the user's own stream is resumed where the gateway says where it is", async (t) => {
+  const all = await stage(t);
+  const { one, first } = all;
+  const seen: unknown[] = [];
+  one.on("direct", ({ offset }) => seen.push(offset));
+  one.on("unrecovered", ({ reason }) => seen.push(reason));
+  one.on("gap", ({ from, to }) => seen.push([from, to]));
+  const direct = (offset: number): ServerMessage => ({
+    type: "direct_message",
+    fromUserId: "v",
+    payload: null,
+    timestamp: 0,
+    offset,
+  });
+  first.socket.terminate();
+  const second = await comesBack(all, 1);
+  second.welcome(["resume"], 0, { epoch: "e", offset: 4 });
+  second.send(direct(5));
+  await until("5 is there", () => seen.length === 1);
+  second.socket.terminate();
+  const third = await comesBack(all, 2);
+  third.welcome(["resume"], 0, { epoch: "e", offset: 7 });
+  assert.deepEqual((await third.expect("resume")).user, { epoch: "e", offset: 5 });
+  third.send({ type: "resumed", epoch: "e", offset: 7, recovered: true }, direct(6), direct(7), direct(7), direct(8));
+  third.send({ type: "gap", from: 9, to: 10, epoch: "e" });
+  await until("all are there", () => seen.length === 5);
+  third.socket.terminate();
+  const fourth = await comesBack(all, 3);
+  fourth.welcome(["resume"], 0, { epoch: "f", offset: 0 });
+  await fourth.expect("resume");
+  fourth.send({ type: "resumed", epoch: "f", offset: 0, recovered: false, reason: "epoch_changed" }, direct(1));
+  await until("all are there", () => seen.length === 7);
+  assert.deepEqual(seen, [5, 6, 7, 8, [9, 10], "epoch_changed", 1]);
+});
+
 test("a message without an answer goes out again with its msgId, behind the room's join", async (t) => {
   const all = await stage(t);
   const { one, first } = all;

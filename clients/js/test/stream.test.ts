@@ -62,6 +62,15 @@ test("an announced gap is told once, and only what was not received", () => {
   assert.deepEqual(seen, ["1", "gap 2-3", "4"]);
 });
 
+test("a gap of another epoch is the beginning of another stream", () => {
+  const { stream: one, seen } = stream();
+  one.joined(joined(7), 1);
+  one.gap({ type: "gap", room: "r", from: 1, to: 2, epoch: "f" }, 1);
+  one.message(message(3), 1);
+  assert.deepEqual(seen, ["epoch_changed", "3"]);
+  assert.deepEqual(one.position, { epoch: "f", offset: 3 });
+});
+
 test("recovered: what was missed follows, and nothing is told as lost", () => {
   const { stream: one, seen } = stream();
   one.joined(joined(3), 1);

@@ -2,7 +2,7 @@
 import type { AddressInfo } from "node:net";
 import type { TestContext } from "node:test";
 import { WebSocketServer, type WebSocket } from "ws";
-import type { ClientMessage, ServerMessage } from "../../src/messages.js";
+import type { ClientMessage, Position, ServerMessage } from "../../src/messages.js";
 import { until } from "./wait.js";
 
 /** A connection as the gateway sees it. */
@@ -35,7 +35,7 @@ export class Peer {
     return this.received.splice(at.found, 1)[0] as Extract<ClientMessage, { type: Type }>;
   }
 
-  welcome(features: string[] = [], messagesPerSecond = 0): void {
+  welcome(features: string[] = [], messagesPerSecond = 0, position?: Position): void {
     this.send({
       type: "welcome",
       connectionId: "c",
@@ -44,6 +44,7 @@ export class Peer {
       pingInterval: 30_000,
       limits: { messageBytes: 0, roomNameBytes: 0, roomsPerConnection: 0, messagesPerSecond, bytesPerSecond: 0 },
       features,
+      ...(position && { position }),
     });
   }
 }

@@ -43,10 +43,6 @@ export interface ClientEvents {
 }
 
 type Refreshed = Extract<ServerMessage, { type: "refreshed" }>;
-type InRoom = Extract<
-  ServerMessage,
-  { type: "joined" | "left" | "room_message" | "gap" | "user_joined" | "user_left" }
->;
 
 /** What nobody could connect to. */
 const ABNORMAL = 1006;
@@ -368,8 +364,12 @@ export class Client extends Emitter<ClientEvents> {
       case "error":
         this.#refused(message);
         break;
+      case "gap":
+        if (message.room === undefined) this.emit("gap", { from: message.from, to: message.to });
+        else this.#rooms.received(message, link, link === this.#session.current);
+        break;
       default:
-        this.#inRoom(message, link);
+        this.#rooms.received(message, link, link === this.#session.current);
     }
   }
 
@@ -377,29 +377,5 @@ export class Client extends Emitter<ClientEvents> {
     const { id, code, error, temporary } = message;
     if (this.#rooms.refused(message, this.#now()) || this.#requests.fail(id, code, error, temporary)) return;
     this.#error(code, error, temporary);
-  }
-
-  #inRoom(message: InRoom, link: number): void {
-    const room = this.#rooms.find(("roomId" in message ? message.roomId : message.room) ?? "");
-    const current = link === this.#session.current;
-    switch (message.type) {
-      case "joined":
-        room?.onJoined(message, link, current);
-        break;
-      case "left":
-        if (room?.isOn(link)) room.onLeft(new WsfleetError("left", "the gateway does not allow the room any more"));
-        break;
-      case "room_message":
-        room?.onMessage(message, link);
-        break;
-      case "gap":
-        if (message.room === undefined) this.emit("gap", { from: message.from, to: message.to });
-        else room?.onGap(message, link);
-        break;
-      case "user_joined":
-      case "user_left":
-        // while the client moves both links tell it
-        if (current) room?.onPresence(message);
-    }
   }
 }

@@ -1,7 +1,12 @@
 /** All rooms of a client: which are to be joined on a link, and whether a link that is being left is needed yet. */
 import { WsfleetError } from "./errors.js";
-import type { ClientMessage, ErrorMessage, Position } from "./messages.js";
+import type { ClientMessage, ErrorMessage, Position, ServerMessage } from "./messages.js";
 import { Room, type Port } from "./room.js";
+
+type InRoom = Extract<
+  ServerMessage,
+  { type: "joined" | "left" | "room_message" | "gap" | "user_joined" | "user_left" }
+>;
 
 /** The pause before a join is tried again that was refused for a time. */
 const JOIN_AGAIN = 1_000;
@@ -72,6 +77,29 @@ export class Rooms {
   /** Whoever waits for a join waits in vain. */
   closed(why: WsfleetError): void {
     for (const room of this.#all.values()) room.onClosed(why);
+  }
+
+  /** What came of a room, on the link in use or on the one that is being left. */
+  received(message: InRoom, link: number, current: boolean): void {
+    const room = this.find(("roomId" in message ? message.roomId : message.room) ?? "");
+    switch (message.type) {
+      case "joined":
+        room?.onJoined(message, link, current);
+        break;
+      case "left":
+        if (room?.isOn(link)) room.onLeft(new WsfleetError("left", "the gateway does not allow the room any more"));
+        break;
+      case "room_message":
+        room?.onMessage(message, link);
+        break;
+      case "gap":
+        room?.onGap(message, link);
+        break;
+      case "user_joined":
+      case "user_left":
+        // while the client moves both links tell it
+        if (current) room?.onPresence(message);
+    }
   }
 
   /** Nothing more comes on this link. */

@@ -31,7 +31,7 @@ demo: ## from nothing to a fleet under load: it grows, is rolled out, shrinks; a
 
 ##@ Checks
 CARGO ?= cargo
-.PHONY: test lint fmt generate check-generated test-unit test-protocol fuzz conformance test-cluster deps
+.PHONY: test lint fmt generate check-generated test-unit test-protocol client fuzz conformance test-cluster deps
 test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
 	@tests/run.sh
 lint: deps ## formatting, clippy, dependencies, generated files, the chart
@@ -53,6 +53,8 @@ test-unit: ## units and property tests
 	@tests/run.sh unit
 test-protocol: ## the gateway on real sockets, with both brokers (real redis-server)
 	@tests/run.sh protocol
+client: ## the JavaScript client: units, the real gateway, lint, size (clients/js)
+	@tests/run.sh client
 fuzz: ## what reads bytes of strangers, by libFuzzer (FUZZ_SECONDS=600 for each target, FUZZ_TARGET=x for one)
 	@tests/fuzz.sh
 conformance: ## the WebSocket layer against every case of the Autobahn TestSuite

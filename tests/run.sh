@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: everything, in the order in which a mistake is found soonest; each runner's own closing lines are shown.
-#   usage: run.sh [lint] [unit] [protocol] [fuzz] [conformance] [cluster]      (default: all)
+#   usage: run.sh [lint] [unit] [protocol] [client] [fuzz] [conformance] [cluster]      (default: all)
 # A cluster that was up before stays up; one that this script started is removed again.
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -67,6 +67,20 @@ run_protocol() {
     BENCH_QUICK=yes tests/bench/bench.sh >/dev/null
 }
 
+# Node's own summary is what it closes with. The gateway is built alone: that is all it needs.
+run_client() {
+    part "the JavaScript client: lint, size, units, and against the real gateway"
+    "$HERE/deps.sh" client
+    [ -n "${built:-}" ] || cargo build --package wsfleet-gateway --quiet
+    (
+        cd clients/js
+        npm ci --silent
+        npm run --silent lint
+        npm run --silent size
+        WSFLEET_PROGRAMS=${CARGO_TARGET_DIR:-$REPO/target}/debug npm test --silent
+    )
+}
+
 run_fuzz() {
     part "fuzzing: a minute for each target, two at a time"
     FUZZ_SECONDS=${FUZZ_SECONDS:-60} tests/fuzz.sh
@@ -126,11 +140,11 @@ run_cluster() {
     return $failed
 }
 
-[ $# -gt 0 ] || set -- lint unit protocol fuzz conformance cluster
+[ $# -gt 0 ] || set -- lint unit protocol client fuzz conformance cluster
 for name in "$@"; do
     case $name in
-        lint | unit | protocol | fuzz | conformance | cluster) "run_$name" ;;
-        *) die "unknown part $name" "parts: lint unit protocol fuzz conformance cluster" ;;
+        lint | unit | protocol | client | fuzz | conformance | cluster) "run_$name" ;;
+        *) die "unknown part $name" "parts: lint unit protocol client fuzz conformance cluster" ;;
     esac
 done
 step "all of it passed: $*"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the cluster, the images and the tests need, when they are missing.
-#   usage: deps.sh [cluster] [images] [tests] [bench] [conformance] [fuzz]     (default: the first three)
+#   usage: deps.sh [cluster] [images] [tests] [bench] [client] [conformance] [fuzz]     (default: the first three)
 # Services that a package would start by itself (redis, prometheus, containerd) are kept from starting.
 . "$(dirname "$0")/lib.sh"
 
@@ -12,6 +12,7 @@ images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
 tests='redis-server:redis-server prometheus:prometheus'
 bench='node:nodejs npm:npm strace:strace redis-server:redis-server'
+client='node:nodejs npm:npm redis-server:redis-server'
 # asked for only when Python has no venv: Debian keeps its part in a package of its own
 conformance='python3:python3 ensurepip:python3-venv'
 # libFuzzer itself is C++
@@ -56,7 +57,7 @@ wanted=()
 for group in "${@:-cluster images tests}"; do
     for name in $group; do
         # shellcheck disable=SC2206 # the lists are words
-        case $name in cluster | images | tests | bench | conformance | fuzz) wanted+=(${!name}) ;; *) die "unknown group $name" ;; esac
+        case $name in cluster | images | tests | bench | client | conformance | fuzz) wanted+=(${!name}) ;; *) die "unknown group $name" ;; esac
     done
 done
 mapfile -t packages < <(missing "${wanted[@]}")

@@ -1,7 +1,5 @@
 //! What controller tests look at: a resource in a namespace of its own, and what the operator made of it.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, anyhow, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
@@ -10,9 +8,7 @@ use wsfleet_crds::condition::ConditionType;
 use wsfleet_crds::v1alpha1::{WebSocketCluster, crd_yaml};
 
 use crate::cluster::{Cluster, Namespace};
-
-/// Longest wait for something that the operator does at once.
-pub const SOON: Duration = Duration::from_mins(1);
+pub use crate::wait::SOON;
 
 /// A namespace with the resource `chat` in it.
 #[derive(Debug)]

@@ -19,11 +19,10 @@ use tempfile::NamedTempFile;
 
 use crate::cluster::{Namespace, until};
 use crate::program::program;
+use crate::wait::SOON;
 
 /// Name of the Lease of the operators that are started here.
 pub const LEASE: &str = "wsfleet-operator";
-/// Longest wait for a process to start or to end.
-const SOON: Duration = Duration::from_mins(1);
 
 /// A running operator.
 #[derive(Debug)]

@@ -92,6 +92,13 @@ pub struct Args {
     #[arg(long, value_name = "PATTERN=POLICY")]
     #[serde(rename = "slowConsumers")]
     pub slow_consumer: Vec<String>,
+    /// What is kept of the messages of rooms like PATTERN (* is any text), for members that come back: so many for so long,
+    /// off, or ephemeral (not even offsets); the first that matches counts; repeatable [default: *=300/300]
+    #[arg(long, value_name = "PATTERN=MESSAGES/SECONDS|off|ephemeral")]
+    pub history: Vec<String>,
+    /// What is kept of direct messages [default: 300/300]
+    #[arg(long, value_name = "MESSAGES/SECONDS|off")]
+    pub direct_history: Option<Text>,
     /// Whether permessage-deflate is negotiated with clients that offer it [default: on]
     #[arg(long, value_name = "on|off")]
     pub compression: Option<Text>,
@@ -209,7 +216,7 @@ impl Args {
                 continue;
             };
             match flag.as_str() {
-                "limit" | "allowed-origin" | "slow-consumer" => {
+                "limit" | "allowed-origin" | "slow-consumer" | "history" => {
                     words.extend(value.split(',').map(|part| format!("--{flag}={}", part.trim())));
                 }
                 _ => words.push(format!("--{flag}={value}")),

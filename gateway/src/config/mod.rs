@@ -7,6 +7,7 @@
 mod args;
 mod auth;
 mod error;
+mod history;
 mod limits;
 mod secret;
 mod settings;
@@ -16,6 +17,7 @@ mod values;
 pub use args::Args;
 pub use auth::{AuthSettings, JwksUrl, JwtSettings, RoomsClaim};
 pub use error::{ConfigError, Layer};
+pub use history::{DirectHistory, Histories, HistoryRule, Retention};
 pub use limits::{Limit, Limits};
 pub use secret::Secret;
 pub use settings::Settings;

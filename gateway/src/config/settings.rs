@@ -7,12 +7,13 @@ use std::str::FromStr;
 use super::args::{Args, Text};
 use super::auth::AuthSettings;
 use super::error::{ConfigError, Layer};
+use super::history::{Histories, HistoryRule};
 use super::limits::{LimitError, Limits};
 use super::secret::Secret;
-use super::slow::{SlowPolicies, SlowRule};
+use super::slow::SlowPolicies;
 use super::values::{
     Allowed, AllowedOrigins, BrokerChoice, Compression, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
-    MaxConnections, Origin, Revision, ServerId, TokenGrace, TrustedHops,
+    MaxConnections, Revision, ServerId, TokenGrace, TrustedHops,
 };
 use crate::tls::TlsFiles;
 
@@ -52,6 +53,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What gives way when a member of a room reads too slowly.
     pub slow_consumers: SlowPolicies,
+    /// What is kept of messages.
+    pub histories: Histories,
     /// Whether permessage-deflate is negotiated.
     pub compression: Compression,
     /// Origins that browsers may connect from.
@@ -121,11 +124,12 @@ impl Layers {
             server_id: self.server_id()?,
             revision: self.value("revision", |args| &args.revision)?.unwrap_or_default(),
             limits: self.limits()?,
-            slow_consumers: self.slow_consumers()?,
+            slow_consumers: SlowPolicies::new(self.rules("slow-consumer", |args| &args.slow_consumer)?),
+            histories: self.histories()?,
             compression: self
                 .value("compression", |args| &args.compression)?
                 .unwrap_or_default(),
-            allowed_origins: self.allowed_origins()?,
+            allowed_origins: AllowedOrigins::new(self.rules("allowed-origin", |args| &args.allowed_origin)?),
             trusted_hops: self
                 .value("trusted-hops", |args| &args.trusted_hops)?
                 .unwrap_or_default(),
@@ -268,28 +272,27 @@ impl Layers {
         }
     }
 
-    fn slow_consumers(&self) -> Result<SlowPolicies, ConfigError> {
-        let given = |(_, args): &(Layer, &Args)| !args.slow_consumer.is_empty();
+    /// The list of the layer that goes first, of those that have one.
+    fn rules<T: FromStr<Err = Allowed>>(
+        &self,
+        flag: &'static str,
+        field: fn(&Args) -> &Vec<String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let given = |(_, args): &(Layer, &Args)| !field(args).is_empty();
         let Some((layer, args)) = self.rising().into_iter().rev().find(given) else {
-            return Ok(SlowPolicies::default());
+            return Ok(Vec::new());
         };
-        let rules = args.slow_consumer.iter().map(|text| {
-            let parsed = text.parse::<SlowRule>();
-            parsed.map_err(|Allowed(allowed)| refused("slow-consumer", layer, text, allowed))
+        let rules = field(args).iter().map(|text| {
+            let parsed = text.parse::<T>();
+            parsed.map_err(|Allowed(allowed)| refused(flag, layer, text, allowed))
         });
-        rules.collect::<Result<_, _>>().map(SlowPolicies::new)
+        rules.collect()
     }
 
-    fn allowed_origins(&self) -> Result<AllowedOrigins, ConfigError> {
-        let given = |(_, args): &(Layer, &Args)| !args.allowed_origin.is_empty();
-        let Some((layer, args)) = self.rising().into_iter().rev().find(given) else {
-            return Ok(AllowedOrigins::default());
-        };
-        let origins = args.allowed_origin.iter().map(|text| {
-            let parsed = text.parse::<Origin>();
-            parsed.map_err(|Allowed(allowed)| refused("allowed-origin", layer, text, allowed))
-        });
-        origins.collect::<Result<_, _>>().map(AllowedOrigins::new)
+    fn histories(&self) -> Result<Histories, ConfigError> {
+        let rooms = self.rules::<HistoryRule>("history", |args| &args.history)?;
+        let direct = self.value("direct-history", |args| &args.direct_history)?;
+        Ok(Histories::new(rooms, direct.unwrap_or_default()))
     }
 }
 

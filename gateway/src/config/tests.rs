@@ -48,6 +48,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(settings.drain_window.duration().as_secs(), 60);
     assert_eq!(settings.trusted_hops.get(), 0);
     assert!(!settings.server_id.as_str().is_empty(), "the host name");
+    assert_eq!(settings.histories, Histories::default());
     assert!(settings.compression.is_on());
     assert!(settings.api_key.is_none() && settings.admin_token.is_none() && settings.tls.is_none());
     let limits: Vec<_> = settings

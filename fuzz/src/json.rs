@@ -7,11 +7,13 @@ use wsfleet_gateway::protocol::{ClientMessage, Codec, ParseError};
 use crate::memory;
 use crate::model::{self, MAX, NAMES, Parts};
 
-const KINDS: [&str; 6] = [
+const KINDS: [&str; 8] = [
     "join",
     "leave",
     "room_message",
     "direct_message",
+    "resume",
+    "history",
     "refresh",
     "ping",
 ];
@@ -53,6 +55,7 @@ fn says(value: &Value, parts: &Parts<'_>) {
     assert_eq!(value["type"], parts.kind);
     let field = match parts.kind {
         "ping" => return,
+        "resume" => return resumes(value, parts),
         "direct_message" => "targetUserId",
         "refresh" => "token",
         _ => "room",
@@ -66,4 +69,27 @@ fn says(value: &Value, parts: &Parts<'_>) {
             assert_eq!(value[key], *id);
         }
     }
+}
+
+/// The places that a client says it was at, in their order.
+fn resumes(value: &Value, parts: &Parts<'_>) {
+    let rooms = value["rooms"].as_array().into_iter().flatten();
+    let rooms: Vec<_> = rooms
+        .map(|room| {
+            (
+                room["room"].as_str(),
+                room["epoch"].as_str(),
+                room["offset"].as_u64(),
+            )
+        })
+        .collect();
+    let places = parts.places.iter();
+    let places: Vec<_> = places
+        .map(|(room, epoch, offset)| (Some(*room), Some(*epoch), Some(*offset)))
+        .collect();
+    assert_eq!(rooms, places);
+    let user = parts.user.map(|(epoch, offset)| (Some(epoch), Some(offset)));
+    let said = (!value["user"].is_null())
+        .then(|| (value["user"]["epoch"].as_str(), value["user"]["offset"].as_u64()));
+    assert_eq!(said, user);
 }

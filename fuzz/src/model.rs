@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use wsfleet_gateway::config::Limit;
 use wsfleet_gateway::protocol::{ClientMessage, Codec, ParseError, RequestId, ServerMessage};
 
-use crate::schema::{Delivered, FromClient, FromGateway, Kind, Named, Nothing, Sent};
+use crate::schema::{
+    Delivered, FromClient, FromGateway, History, Join, Kind, Named, Nothing, Place, Resume, RoomPlace, Sent,
+};
 
 /// The default of `messageBytes`.
 pub(crate) const MAX: usize = 65_536;
@@ -28,6 +30,12 @@ pub(crate) struct Parts<'m> {
     pub(crate) payload: Option<&'m str>,
     pub(crate) id: Option<Value>,
     pub(crate) msg_id: Option<Value>,
+    /// Where the client was: room (but for a join, which names it elsewhere), epoch, offset.
+    pub(crate) places: Vec<(&'m str, &'m str, u64)>,
+    /// Where it was in its personal stream.
+    pub(crate) user: Option<(&'m str, u64)>,
+    pub(crate) limit: u64,
+    pub(crate) before: Option<u64>,
 }
 
 /// What an id says, as far as it is a text or a whole number; others are not compared (two parsers may round a fraction
@@ -45,9 +53,41 @@ impl<'m> Parts<'m> {
             ..Self::default()
         };
         match message {
-            ClientMessage::Join { room: name, id }
-            | ClientMessage::Leave { room: name, id }
-            | ClientMessage::Refresh { token: name, id } => Self {
+            ClientMessage::Join {
+                room: name,
+                place,
+                id,
+            } => Self {
+                name,
+                id: said(*id),
+                places: place
+                    .iter()
+                    .map(|place| ("", &*place.epoch, place.offset))
+                    .collect(),
+                ..parts
+            },
+            ClientMessage::Resume { rooms, user, id } => Self {
+                id: said(*id),
+                places: rooms
+                    .iter()
+                    .map(|room| (&*room.room, &*room.place.epoch, room.place.offset))
+                    .collect(),
+                user: user.as_ref().map(|place| (&*place.epoch, place.offset)),
+                ..parts
+            },
+            ClientMessage::History {
+                room: name,
+                limit,
+                before,
+                id,
+            } => Self {
+                name,
+                id: said(*id),
+                limit: *limit,
+                before: *before,
+                ..parts
+            },
+            ClientMessage::Leave { room: name, id } | ClientMessage::Refresh { token: name, id } => Self {
                 name,
                 id: said(*id),
                 ..parts
@@ -64,11 +104,11 @@ impl<'m> Parts<'m> {
                 id,
                 msg_id,
             } => Self {
-                kind,
                 name,
                 payload: Some(payload.get()),
                 id: said(*id),
                 msg_id: said(*msg_id),
+                ..parts
             },
             ClientMessage::Ping => parts,
         }
@@ -85,15 +125,56 @@ impl<'m> Parts<'m> {
 
     fn to_json(&self) -> Value {
         let mut fields = json!({"type": self.kind, "unknown": [null, {"type": "join"}]});
-        if self.kind != "ping" {
+        if !matches!(self.kind, "ping" | "resume") {
             fields[self.field()] = self.name.into();
         }
+        self.places_to_json(&mut fields);
         for (key, id) in [("id", &self.id), ("msgId", &self.msg_id)] {
             if let Some(id) = id {
                 fields[key] = id.clone();
             }
         }
         fields
+    }
+
+    fn places_to_json(&self, fields: &mut Value) {
+        match self.kind {
+            "join" => {
+                for (_, epoch, offset) in &self.places {
+                    fields["epoch"] = (*epoch).into();
+                    fields["offset"] = (*offset).into();
+                }
+            }
+            "resume" => {
+                let place = |(room, epoch, offset)| json!({"room": room, "epoch": epoch, "offset": offset});
+                fields["rooms"] = self.places.iter().copied().map(place).collect();
+                if let Some((epoch, offset)) = self.user {
+                    fields["user"] = json!({"epoch": epoch, "offset": offset});
+                }
+            }
+            "history" => {
+                fields["limit"] = self.limit.into();
+                fields["before"] = self.before.into();
+            }
+            _ => {}
+        }
+    }
+
+    fn resume(&self, id: Option<String>) -> Resume {
+        let room = |(room, epoch, offset): &(&str, &str, u64)| RoomPlace {
+            room: (*room).to_owned(),
+            epoch: (*epoch).to_owned(),
+            offset: *offset,
+        };
+        let user = |(epoch, offset): (&str, u64)| Place {
+            epoch: epoch.to_owned(),
+            offset,
+        };
+        Resume {
+            rooms: self.places.iter().map(room).collect(),
+            user: self.user.map(user),
+            id,
+        }
     }
 
     fn to_proto(&self) -> Vec<u8> {
@@ -109,7 +190,19 @@ impl<'m> Parts<'m> {
             msg_id: text(&self.msg_id),
         };
         let kind = match self.kind {
-            "join" => Kind::Join(named()),
+            "join" => Kind::Join(Join {
+                room: self.name.to_owned(),
+                id: text(&self.id),
+                epoch: self.places.first().map(|place| place.1.to_owned()),
+                offset: self.places.first().map(|place| place.2),
+            }),
+            "resume" => Kind::Resume(self.resume(text(&self.id))),
+            "history" => Kind::History(History {
+                room: self.name.to_owned(),
+                limit: self.limit,
+                before: self.before,
+                id: text(&self.id),
+            }),
             "leave" => Kind::Leave(named()),
             "refresh" => Kind::Refresh(named()),
             "room_message" => Kind::RoomMessage(sent()),
@@ -130,7 +223,8 @@ pub(crate) fn check(message: &ClientMessage<'_>) {
         .into_iter()
         .flatten()
         .all(Value::is_string);
-    let sendable = parts.kind == "ping" || !parts.name.is_empty();
+    let resumes = parts.user.is_some() || !parts.places.is_empty();
+    let sendable = parts.kind == "ping" || !parts.name.is_empty() || (parts.kind == "resume" && resumes);
     if texts && sendable {
         same(Codec::Proto, &parts.to_proto(), &parts);
     }
@@ -171,6 +265,10 @@ fn same_in_msgpack(parts: &Parts<'_>) {
         msg_id: parts.msg_id.clone(),
         kind: parts.kind,
         payload,
+        places: parts.places.clone(),
+        user: parts.user,
+        limit: parts.limit,
+        before: parts.before,
     };
     same(Codec::MsgPack, &bytes, &expected);
 }

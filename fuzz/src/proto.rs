@@ -38,7 +38,30 @@ pub fn proto(input: &[u8]) {
 /// A payload that is no JSON by itself must not become other fields of the message.
 fn says(read: &FromClient, parts: &Parts<'_>) {
     let (kind, name, id, payload) = match read.kind.as_ref().expect("a kind that is known") {
-        Kind::Join(join) => ("join", &join.name, &join.id, None),
+        Kind::Join(join) => {
+            let place = join.epoch.as_deref().zip(join.offset);
+            assert_eq!(
+                parts.places,
+                place
+                    .map(|(epoch, offset)| ("", epoch, offset))
+                    .into_iter()
+                    .collect::<Vec<_>>()
+            );
+            ("join", &join.room, &join.id, None)
+        }
+        Kind::Resume(resume) => {
+            let rooms = resume.rooms.iter();
+            let rooms: Vec<_> = rooms
+                .map(|room| (&*room.room, &*room.epoch, room.offset))
+                .collect();
+            let user = resume.user.as_ref().map(|user| (&*user.epoch, user.offset));
+            assert_eq!((parts.kind, &parts.places, parts.user), ("resume", &rooms, user));
+            return;
+        }
+        Kind::History(history) => {
+            assert_eq!((parts.limit, parts.before), (history.limit, history.before));
+            ("history", &history.room, &history.id, None)
+        }
         Kind::Leave(leave) => ("leave", &leave.name, &leave.id, None),
         Kind::Refresh(refresh) => ("refresh", &refresh.name, &refresh.id, None),
         Kind::RoomMessage(sent) => ("room_message", &sent.to, &sent.id, Some(&sent.payload)),

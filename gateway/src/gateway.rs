@@ -74,14 +74,19 @@ impl Gateway {
             slow_consumers: settings.slow_consumers.clone(),
             announce_members: limits.announce_members,
             connections_per_user: limits.connections_per_user,
+            resume_window: settings.histories.resume_window(),
             welcome_limits: WelcomeLimits::from(limits),
         });
         let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
         let broker: Arc<dyn Broker> = match &settings.broker {
-            BrokerChoice::Memory => Arc::new(MemoryBroker::new(Arc::clone(&rooms) as _)),
+            BrokerChoice::Memory => Arc::new(MemoryBroker::new(
+                settings.histories.clone(),
+                Arc::clone(&rooms) as _,
+            )),
             BrokerChoice::Redis(url) => {
                 let config = RedisConfig::from_url(url.expose())?;
-                let broker = RedisBroker::start(&config, Arc::clone(&rooms) as _)?;
+                let broker =
+                    RedisBroker::start(&config, settings.histories.clone(), Arc::clone(&rooms) as _)?;
                 env.metrics.register(broker.stats().collectors())?;
                 Arc::new(broker)
             }
@@ -114,6 +119,13 @@ impl Gateway {
             env,
             settings,
         }))
+    }
+}
+
+impl Gateway {
+    /// Whether a client can resume on another gateway: what is kept in memory ends with this process.
+    pub fn resumes_elsewhere(&self) -> bool {
+        self.settings.broker != BrokerChoice::Memory && !self.env.resume_window.is_zero()
     }
 }
 

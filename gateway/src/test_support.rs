@@ -27,6 +27,7 @@ pub(crate) fn env() -> Env {
         slow_consumers: crate::config::SlowPolicies::default(),
         announce_members: limits.announce_members,
         connections_per_user: limits.connections_per_user,
+        resume_window: Duration::from_mins(5),
         welcome_limits: WelcomeLimits::from(&limits),
     }
 }

@@ -9,8 +9,9 @@ use prometheus::IntCounter;
 use serde_json::value::RawValue;
 use wsfleet_gateway::broker::redis::{RedisBroker, RedisConfig, Stats, Timing};
 use wsfleet_gateway::broker::{
-    Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish, Sink, StreamKey,
+    Accepted, Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish, Sink, StreamKey,
 };
+use wsfleet_gateway::config::Histories;
 
 use crate::redis::RedisServer;
 use crate::wait::{soon, until};
@@ -25,6 +26,7 @@ pub const HEALTHY: Health = Health {
 pub const SHORT: Timing = Timing {
     silence: Duration::from_millis(300),
     answer: Duration::from_secs(3),
+    compare: Duration::from_secs(30),
     connect: Duration::from_secs(2),
     backoff_min: Duration::from_millis(10),
     backoff_max: Duration::from_millis(100),
@@ -41,14 +43,23 @@ pub const PATIENT: Timing = Timing {
 pub struct Recorder {
     /// Sizes of the batches.
     pub batches: Mutex<Vec<usize>>,
-    /// Everything, in order.
+    /// Everything but gaps, in order.
     pub deliveries: Mutex<Vec<Delivery>>,
+    /// What was told to be missing: the first and the last offset, and the epoch.
+    pub gaps: Mutex<Vec<(u64, u64, String)>>,
 }
 
 impl Sink for Recorder {
     fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded> {
         self.batches.lock().push(batch.len());
-        self.deliveries.lock().extend(batch);
+        for delivery in batch {
+            match (&*delivery.event, &delivery.position) {
+                (Event::Missing { from }, Some(to)) => {
+                    self.gaps.lock().push((*from, to.offset, to.epoch.to_string()));
+                }
+                _ => self.deliveries.lock().push(delivery),
+            }
+        }
         None
     }
 }
@@ -67,7 +78,7 @@ impl Node {
     pub fn start(url: &str, timing: Timing) -> Result<Self> {
         let sink = Arc::new(Recorder::default());
         let config = RedisConfig::from_url(url)?.with_timing(timing);
-        let broker = RedisBroker::start(&config, Arc::clone(&sink) as Arc<dyn Sink>)?;
+        let broker = RedisBroker::start(&config, Histories::default(), Arc::clone(&sink) as Arc<dyn Sink>)?;
         Ok(Self { broker, sink })
     }
 
@@ -104,6 +115,17 @@ impl Node {
         stream: &StreamKey,
         event: Event,
     ) -> Result<Result<Position, BrokerError>> {
+        let outcome = self.publish_as(stream, event, None).await?;
+        Ok(outcome.map(|accepted| accepted.position))
+    }
+
+    /// Publishes any event, with a `msgId` or without, and gives the outcome.
+    pub async fn publish_as(
+        &self,
+        stream: &StreamKey,
+        event: Event,
+        msg_id: Option<&str>,
+    ) -> Result<Result<Accepted, BrokerError>> {
         let (tell, outcome) = tokio::sync::oneshot::channel();
         let reply = Box::new(move |result| {
             let _ = tell.send(result);
@@ -111,6 +133,7 @@ impl Node {
         self.broker.publish(vec![Publish {
             stream: stream.clone(),
             event,
+            msg_id: msg_id.map(Into::into),
             reply: Some(reply),
         }]);
         Ok(soon("the outcome of a publish", outcome).await??)
@@ -122,10 +145,15 @@ impl Node {
         let batch = (0..count)
             .map(|number| {
                 let outcomes = Arc::clone(&outcomes);
-                let reply = Box::new(move |result| outcomes.lock().push((number, result)));
+                let reply = Box::new(move |result: Result<Accepted, _>| {
+                    outcomes
+                        .lock()
+                        .push((number, result.map(|accepted| accepted.position)));
+                });
                 Ok(Publish {
                     stream: stream.clone(),
                     event: message("x")?,
+                    msg_id: None,
                     reply: Some(reply),
                 })
             })

@@ -81,11 +81,24 @@ fn from_proto(bytes: &[u8]) -> Result<Value> {
     let Value::Object(mut fields) = fields else {
         bail!("{fields}")
     };
-    if let Some(payload) = fields.get_mut(JSON_TEXT) {
-        *payload = serde_json::from_str(payload.as_str().context("JSON text")?)?;
+    payload_from_text(&mut fields)?;
+    for message in fields
+        .get_mut("messages")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        payload_from_text(message.as_object_mut().context("an object")?)?;
     }
     fields.insert("type".to_owned(), snake(&kind).into());
     Ok(fields.into())
+}
+
+fn payload_from_text(fields: &mut Map<String, Value>) -> Result<()> {
+    if let Some(payload) = fields.get_mut(JSON_TEXT) {
+        *payload = serde_json::from_str(payload.as_str().context("JSON text")?)?;
+    }
+    Ok(())
 }
 
 /// `room_message` to `roomMessage`.

@@ -17,6 +17,7 @@ pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod resume;
 pub mod scenario;
 pub mod steps;
 pub mod tls;

@@ -9,11 +9,23 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use wsfleet_gateway::config::{Limit, Limits};
-use wsfleet_gateway::protocol::{ClientMessage, Codec, ErrorCode, MessageKind, ServerMessage, WelcomeLimits};
+use wsfleet_gateway::protocol::{ClientMessage, Codec, ErrorCode, MessageKind, ServerMessage};
+use wsfleet_gateway::protocol::{Entry, Lost, Standing, WelcomeLimits};
 use wsfleet_tests::codec::{camel, decode, encode, schema};
 
 fn raw(json: &Value) -> Box<RawValue> {
     RawValue::from_string(json.to_string()).unwrap_or_default()
+}
+
+/// A message as history tells it.
+fn entry<'a>([a, b, _]: [&'a str; 3], payload: &'a RawValue, [timestamp, offset]: [u64; 2]) -> Entry<'a> {
+    Entry {
+        user_id: a,
+        payload,
+        timestamp,
+        server_id: b,
+        offset,
+    }
 }
 
 /// One of each message of the gateway, with these values in it.
@@ -22,6 +34,7 @@ fn server_messages<'a>(
     payload: &'a RawValue,
     id: &'a RawValue,
     numbers: [u64; 2],
+    messages: &'a [Entry<'a>],
 ) -> Vec<ServerMessage<'a>> {
     let [a, b, c] = text;
     let [timestamp, offset] = numbers;
@@ -32,12 +45,30 @@ fn server_messages<'a>(
             server_id: c,
             ping_interval: timestamp,
             limits: WelcomeLimits::from(&Limits::default()),
+            resume_window: timestamp,
+            position: Standing { epoch: a, offset },
             features: &["one", "two"],
         },
         ServerMessage::Joined {
             room: a,
             epoch: b,
             offset,
+            recovered: Some(false),
+            reason: Some(Lost::TooOld),
+        },
+        ServerMessage::Resumed {
+            epoch: b,
+            offset,
+            recovered: false,
+            reason: Some(Lost::Limit),
+        },
+        ServerMessage::History {
+            room: a,
+            epoch: b,
+            offset,
+            messages,
+            next: Some(offset),
+            id: Some(id),
         },
         ServerMessage::Left { room: a },
         ServerMessage::RoomMessage {
@@ -72,7 +103,7 @@ fn server_messages<'a>(
         },
         ServerMessage::Pong {},
         ServerMessage::Gap {
-            room: a,
+            room: Some(a),
             from: timestamp,
             to: offset,
             epoch: b,
@@ -95,12 +126,17 @@ fn server_messages<'a>(
 fn client_messages(text: [&str; 2], payload: &Value) -> Vec<Value> {
     let [name, id] = text;
     vec![
-        json!({"type": "join", "room": name, "id": id}),
+        json!({"type": "join", "room": name, "epoch": name, "offset": 7, "id": id}),
         json!({"type": "leave", "room": name, "id": id}),
         json!({"type": "room_message", "room": name, "payload": payload, "id": id, "msgId": "m"}),
         json!({"type": "direct_message", "targetUserId": name, "payload": payload, "id": id, "msgId": "m"}),
         json!({"type": "ping"}),
         json!({"type": "refresh", "token": name, "id": id}),
+        json!({
+            "type": "resume", "rooms": [{"room": name, "epoch": id, "offset": 7}], "user": {"epoch": id, "offset": 8},
+            "id": id,
+        }),
+        json!({"type": "history", "room": name, "limit": 7, "before": 8, "id": id}),
     ]
 }
 
@@ -135,7 +171,8 @@ proptest! {
         a: String, b: String, c: String, id: String, payload in any_json(), timestamp: u64, offset: u64,
     ) {
         let (payload, id) = (raw(&payload), raw(&id.into()));
-        for message in server_messages([&a, &b, &c], &payload, &id, [timestamp, offset]) {
+        let entry = [entry([&a, &b, &c], &payload, [timestamp, offset])];
+        for message in server_messages([&a, &b, &c], &payload, &id, [timestamp, offset], &entry) {
             let expected = in_json(&message).unwrap();
             for codec in [Codec::MsgPack, Codec::Proto] {
                 let mut bytes = Vec::new();
@@ -167,7 +204,8 @@ proptest! {
 fn types() -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (null, one) = (raw(&Value::Null), raw(&json!("1")));
     let of = |message: &Value| message["type"].as_str().unwrap_or_default().to_owned();
-    let server = server_messages(["a", "b", "c"], &null, &one, [1, 2]);
+    let entry = [entry(["a", "b", "c"], &null, [1, 2])];
+    let server = server_messages(["a", "b", "c"], &null, &one, [1, 2], &entry);
     let server = server.iter().map(|message| Ok(of(&in_json(message)?)));
     let client = MessageKind::ALL
         .iter()
@@ -277,7 +315,8 @@ fn is(value: &Value, name: &str) -> bool {
 fn the_asyncapi_document_describes_every_message_field_by_field() -> Result<()> {
     let document = asyncapi()?;
     let (payload, id) = (raw(&json!({"any": ["json"]})), raw(&json!(7)));
-    let server = server_messages(["a", "b", "c"], &payload, &id, [1, 2]);
+    let entry = [entry(["a", "b", "c"], &payload, [1, 2])];
+    let server = server_messages(["a", "b", "c"], &payload, &id, [1, 2], &entry);
     let server = server.iter().map(in_json).collect::<Result<Vec<_>>>()?;
     let client = client_messages(["name", "id"], &json!([1]));
     for (operation, messages) in [("receive", client), ("send", server)] {

@@ -125,12 +125,13 @@ async fn place(gateway: &Gateway, stream: StreamKey, event: Event) -> Response {
     gateway.broker.publish(vec![Publish {
         stream,
         event,
+        msg_id: None,
         reply: Some(reply),
     }]);
     match outcome.await.unwrap_or(Err(BrokerError::Unconfirmed)) {
-        Ok(position) => Json(Placed {
-            epoch: position.epoch,
-            offset: position.offset,
+        Ok(accepted) => Json(Placed {
+            epoch: accepted.position.epoch,
+            offset: accepted.position.offset,
         })
         .into_response(),
         Err(error) => {

@@ -6,13 +6,16 @@
 //! order; it hands each message of a subscribed stream to the [`Sink`], in offset order per stream, the publisher's
 //! own gateway included.
 //!
-//! Announcements (`user_joined`, `user_left`) travel on the same channel without an offset.
+//! Of each stream the last messages are kept, as [`Histories`](crate::config::Histories) says, and can be read again
+//! ([`Broker::history`]). Ephemeral rooms have neither offsets nor history. Announcements (`user_joined`, `user_left`)
+//! travel on the same channel without an offset.
 
 pub mod memory;
 pub mod redis;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -35,6 +38,22 @@ pub struct Position {
     pub epoch: Arc<str>,
     /// Offset of the last message; 0 when there was none yet.
     pub offset: u64,
+}
+
+impl Position {
+    /// The place of what has none: announcements, and everything in ephemeral rooms.
+    pub fn none() -> Self {
+        Self {
+            epoch: Arc::clone(nobody()),
+            offset: 0,
+        }
+    }
+}
+
+/// The empty text, once for all.
+fn nobody() -> &'static Arc<str> {
+    static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(""));
+    &EMPTY
 }
 
 /// What is published. The JSON form is what travels between gateways (externally tagged: `RawValue` needs that).
@@ -92,12 +111,46 @@ pub enum Event {
         #[serde(rename = "s")]
         server_id: Arc<str>,
     },
+    /// Offsets from this one to that of the delivery are lost; when there are none between, the stream has begun anew.
+    /// Made where messages are delivered, and never published.
+    #[serde(skip)]
+    Missing {
+        /// The first.
+        from: u64,
+    },
 }
 
 impl Event {
-    /// Whether the broker assigns an offset: messages have one, announcements do not.
-    pub const fn is_sequenced(&self) -> bool {
-        matches!(self, Self::RoomMessage { .. } | Self::DirectMessage { .. })
+    /// A message and no announcement: the broker assigns an offset unless the room is ephemeral.
+    pub const fn is_message(&self) -> bool {
+        self.payload().is_some()
+    }
+
+    /// A message's payload.
+    pub const fn payload(&self) -> Option<&RawValue> {
+        match self {
+            Self::RoomMessage { payload, .. } | Self::DirectMessage { payload, .. } => Some(payload),
+            Self::UserJoined { .. } | Self::UserLeft { .. } | Self::Missing { .. } => None,
+        }
+    }
+
+    /// A hint that may be dropped: `user_joined`, `user_left`.
+    pub const fn is_announcement(&self) -> bool {
+        matches!(self, Self::UserJoined { .. } | Self::UserLeft { .. })
+    }
+
+    /// Whose it is; nobody's, when messages are missing.
+    pub fn user(&self) -> &Arc<str> {
+        match self {
+            Self::Missing { .. } => nobody(),
+            Self::RoomMessage { user_id, .. }
+            | Self::DirectMessage {
+                from_user_id: user_id,
+                ..
+            }
+            | Self::UserJoined { user_id, .. }
+            | Self::UserLeft { user_id, .. } => user_id,
+        }
     }
 }
 
@@ -107,6 +160,9 @@ pub struct Publish {
     pub stream: StreamKey,
     /// What.
     pub event: Event,
+    /// The sender's own name for the message: of those with one name only the first is accepted, for [`MSG_ID_TTL`].
+    /// Not heeded in ephemeral rooms.
+    pub msg_id: Option<Box<str>>,
     /// Called exactly once, from any thread, when the outcome is known; must not block.
     pub reply: Option<Reply>,
 }
@@ -116,20 +172,84 @@ impl fmt::Debug for Publish {
         f.debug_struct("Publish")
             .field("stream", &self.stream)
             .field("event", &self.event)
+            .field("msg_id", &self.msg_id)
             .field("reply", &self.reply.is_some())
             .finish()
     }
 }
 
 /// Told of the outcome of a publish.
-pub type Reply = Box<dyn FnOnce(Result<Position, BrokerError>) + Send>;
+pub type Reply = Box<dyn FnOnce(Result<Accepted, BrokerError>) + Send>;
+
+/// For how long a sender's `msgId` is remembered after its first use.
+pub const MSG_ID_TTL: Duration = Duration::from_mins(5);
+
+/// A message that the broker has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its place; [`Position::none`] for announcements, and in ephemeral rooms.
+    pub position: Position,
+    /// It had been accepted before (same `msgId`), and was not published again.
+    pub duplicate: bool,
+}
+
+impl From<Position> for Accepted {
+    fn from(position: Position) -> Self {
+        Self {
+            position,
+            duplicate: false,
+        }
+    }
+}
+
+/// Which of a stream's messages are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// Those after this offset, the oldest first.
+    After(u64),
+    /// The last ones before this offset, or of all.
+    Before(Option<u64>),
+}
+
+/// A question for messages that are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Of which stream.
+    pub stream: StreamKey,
+    /// Which.
+    pub span: Span,
+    /// So many at most.
+    pub messages: usize,
+    /// So many bytes at most, about; one message is given in any case.
+    pub bytes: usize,
+}
+
+/// Messages that were kept.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Where the stream stood when they were read.
+    pub position: Position,
+    /// In order of their offsets.
+    pub messages: Vec<Kept>,
+    /// There were more than were asked for.
+    pub more: bool,
+}
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Its place in the page's epoch.
+    pub offset: u64,
+    /// The message.
+    pub event: Arc<Event>,
+}
 
 /// One message on its way out, for a stream that this gateway is subscribed to.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Where it was published.
     pub stream: StreamKey,
-    /// Its place; `None` for announcements.
+    /// Its place; `None` for announcements and in ephemeral rooms.
     pub position: Option<Position>,
     /// What.
     pub event: Arc<Event>,
@@ -201,6 +321,10 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// error there is no subscription. Calling it again for a subscribed stream is an error of the caller. Not
     /// cancel-safe: poll to completion, and call [`Broker::unsubscribe`] if the result is no longer wanted.
     fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>>;
+
+    /// Reads messages that are kept. What lies further back than the stream's history, or was never there, is simply not
+    /// among them: the offsets tell.
+    fn history(&self, reading: Reading) -> BoxFuture<'static, Result<Page, BrokerError>>;
 
     /// Ends a subscription. Messages already on their way may still be delivered.
     fn unsubscribe(&self, stream: &StreamKey);

@@ -81,7 +81,7 @@ fn turn(gateway: &Gateway, order: &Order, line: &mut Line<Place>, now: Duration)
                     reason: "drain",
                     reconnect_delay: delay.as_millis() as u64,
                     deadline: order.deadline,
-                    resume: false,
+                    resume: gateway.resumes_elsewhere(),
                 };
                 gateway.env.metrics.sent(1);
                 conn.send_control(&conn.format.frame(&notice));

@@ -3,6 +3,7 @@
 //! Handles are resolved once: nothing on a message's way looks a label up. Labels have a bounded set of values; all
 //! series together are far below 500.
 
+mod resume;
 mod slow;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use prometheus::{
 
 use crate::protocol::{CloseCode, CloseReason, Initiator, MessageKind};
 
+pub use resume::ResumeCounters;
 pub use slow::SlowCounters;
 
 /// Why an upgrade was refused; label `reason` of `ws_admission_rejected_total`.
@@ -115,6 +117,8 @@ pub struct Metrics {
     /// Bytes that wait for all sockets, sampled every second.
     pub send_queue_bytes: IntGauge,
     rejected: Vec<IntCounter>,
+    /// Streams that clients came back to.
+    pub resumes: ResumeCounters,
     /// Sockets that a drain has still to close.
     pub drain_remaining: IntGauge,
     /// Sockets that a drain closed.
@@ -245,6 +249,7 @@ impl Metrics {
                 .iter()
                 .map(|reason| rejected.with_label_values(&[reason.as_str()]))
                 .collect(),
+            resumes: ResumeCounters::new(&b)?,
             drain_remaining: b.gauge(
                 "ws_drain_remaining_connections",
                 "Sockets that a drain has still to close.",

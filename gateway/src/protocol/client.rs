@@ -1,15 +1,15 @@
 //! What clients send: JSON text becomes a [`ClientMessage`] in one pass, borrowing from it.
 //!
 //! Unknown fields are skipped without being built; of a field that is given twice the last counts, as with the
-//! `JSON.parse` of the reference articles. Nothing here allocates unless a name contains an escape.
+//! `JSON.parse` of the reference articles. Nothing here allocates unless a name contains an escape, or rooms are resumed.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::ErrorCode;
+use super::fields::{Fields, text_of};
 use crate::config::Limit;
 
 /// Longest user id in bytes.
@@ -22,7 +22,7 @@ pub const REQUEST_ID_BYTES: usize = 128;
 pub struct RequestId<'a>(&'a RawValue);
 
 impl<'a> RequestId<'a> {
-    fn new(raw: &'a RawValue) -> Option<Self> {
+    pub(super) fn new(raw: &'a RawValue) -> Option<Self> {
         let text = raw.get();
         let kind = matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'));
         (kind && text.len() <= REQUEST_ID_BYTES).then_some(Self(raw))
@@ -32,6 +32,30 @@ impl<'a> RequestId<'a> {
     pub fn raw(self) -> &'a RawValue {
         self.0
     }
+
+    /// What it says: a text without its quotes and escapes, or the digits of a number.
+    pub fn said(self) -> Cow<'a, str> {
+        text_of(self.0).unwrap_or(Cow::Borrowed(self.0.get()))
+    }
+}
+
+/// A place in a stream up to which a client has everything.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Place<'a> {
+    /// Epoch of the offset.
+    #[serde(borrow)]
+    pub epoch: Cow<'a, str>,
+    /// The last message that it has.
+    pub offset: u64,
+}
+
+/// A room, and a place in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomPlace<'a> {
+    /// Which.
+    pub room: Cow<'a, str>,
+    /// Where in it.
+    pub place: Place<'a>,
 }
 
 /// A message from a client.
@@ -41,6 +65,8 @@ pub enum ClientMessage<'a> {
     Join {
         /// Which.
         room: Cow<'a, str>,
+        /// Where the client was in it, to get what it has missed.
+        place: Option<Place<'a>>,
         /// Echoed in an error.
         id: Option<RequestId<'a>>,
     },
@@ -73,6 +99,26 @@ pub enum ClientMessage<'a> {
         /// Idempotency key of the sender.
         msg_id: Option<RequestId<'a>>,
     },
+    /// Joins rooms, and wants what it has missed of them, and of the direct messages.
+    Resume {
+        /// The rooms.
+        rooms: Vec<RoomPlace<'a>>,
+        /// Where the client was in its user's personal stream.
+        user: Option<Place<'a>>,
+        /// Echoed in an error.
+        id: Option<RequestId<'a>>,
+    },
+    /// Wants messages of a room that are kept.
+    History {
+        /// Which.
+        room: Cow<'a, str>,
+        /// So many at most.
+        limit: u64,
+        /// The last ones before this offset, or of all.
+        before: Option<u64>,
+        /// Echoed in the answer.
+        id: Option<RequestId<'a>>,
+    },
     /// Goes on with another token of the same user.
     Refresh {
         /// The token.
@@ -95,6 +141,10 @@ pub enum MessageKind {
     RoomMessage,
     /// `direct_message`
     DirectMessage,
+    /// `resume`
+    Resume,
+    /// `history`
+    History,
     /// `refresh`
     Refresh,
     /// `ping`
@@ -105,11 +155,13 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind, in the order of [`MessageKind::index`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Join,
         Self::Leave,
         Self::RoomMessage,
         Self::DirectMessage,
+        Self::Resume,
+        Self::History,
         Self::Refresh,
         Self::Ping,
         Self::Invalid,
@@ -122,6 +174,8 @@ impl MessageKind {
             Self::Leave => "leave",
             Self::RoomMessage => "room_message",
             Self::DirectMessage => "direct_message",
+            Self::Resume => "resume",
+            Self::History => "history",
             Self::Refresh => "refresh",
             Self::Ping => "ping",
             Self::Invalid => "invalid",
@@ -204,6 +258,20 @@ impl<'a> ClientMessage<'a> {
             .map_err(|error| Rejected { error, id })
     }
 
+    /// What the client calls the message.
+    pub const fn id(&self) -> Option<RequestId<'a>> {
+        match self {
+            Self::Join { id, .. }
+            | Self::Leave { id, .. }
+            | Self::RoomMessage { id, .. }
+            | Self::DirectMessage { id, .. }
+            | Self::Resume { id, .. }
+            | Self::History { id, .. }
+            | Self::Refresh { id, .. } => *id,
+            Self::Ping => None,
+        }
+    }
+
     /// Label of metrics.
     pub const fn kind(&self) -> MessageKind {
         match self {
@@ -211,157 +279,10 @@ impl<'a> ClientMessage<'a> {
             Self::Leave { .. } => MessageKind::Leave,
             Self::RoomMessage { .. } => MessageKind::RoomMessage,
             Self::DirectMessage { .. } => MessageKind::DirectMessage,
+            Self::Resume { .. } => MessageKind::Resume,
+            Self::History { .. } => MessageKind::History,
             Self::Refresh { .. } => MessageKind::Refresh,
             Self::Ping => MessageKind::Ping,
         }
-    }
-}
-
-/// The fields that any type knows, as written. Their types are checked only where the message's type uses them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Fields<'a> {
-    kind: Option<&'a RawValue>,
-    room: Option<&'a RawValue>,
-    payload: Option<&'a RawValue>,
-    target_user_id: Option<&'a RawValue>,
-    token: Option<&'a RawValue>,
-    id: Option<&'a RawValue>,
-    msg_id: Option<&'a RawValue>,
-}
-
-impl<'a> Fields<'a> {
-    fn scan(text: &'a str) -> Result<Self, ParseError> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        let fields = (&mut json).deserialize_map(FieldsVisitor);
-        match fields.and_then(|fields| json.end().map(|()| fields)) {
-            Ok(fields) => Ok(fields),
-            // JSON, but not an object: it has no type
-            Err(_) if !begins_object(text) && serde_json::from_str::<IgnoredAny>(text).is_ok() => {
-                Err(ParseError::UnknownType)
-            }
-            Err(_) => Err(ParseError::InvalidJson),
-        }
-    }
-
-    fn message(
-        &self,
-        id: Option<RequestId<'a>>,
-        room_name_bytes: Limit,
-    ) -> Result<ClientMessage<'a>, ParseError> {
-        let kind = self.kind.and_then(text_of).ok_or(ParseError::UnknownType)?;
-        Ok(match &*kind {
-            "join" => ClientMessage::Join {
-                room: self.room(room_name_bytes)?,
-                id,
-            },
-            "leave" => ClientMessage::Leave {
-                room: self.room(room_name_bytes)?,
-                id,
-            },
-            "room_message" => ClientMessage::RoomMessage {
-                room: self.room(room_name_bytes)?,
-                payload: self.payload.ok_or(ParseError::MissingField("payload"))?,
-                id: request_id("id", self.id)?,
-                msg_id: request_id("msgId", self.msg_id)?,
-            },
-            "direct_message" => ClientMessage::DirectMessage {
-                target_user_id: self.target_user_id()?,
-                payload: self.payload.ok_or(ParseError::MissingField("payload"))?,
-                id: request_id("id", self.id)?,
-                msg_id: request_id("msgId", self.msg_id)?,
-            },
-            "refresh" => ClientMessage::Refresh {
-                token: self.token()?,
-                id,
-            },
-            "ping" => ClientMessage::Ping,
-            _ => return Err(ParseError::UnknownType),
-        })
-    }
-
-    fn room(&self, limit: Limit) -> Result<Cow<'a, str>, ParseError> {
-        let raw = self.room.ok_or(ParseError::MissingField("room"))?;
-        let name = text_of(raw).filter(|name| !name.is_empty());
-        let name = name.ok_or(ParseError::InvalidField("room", "a text that is not empty"))?;
-        if limit.allows(name.len()) {
-            Ok(name)
-        } else {
-            Err(ParseError::RoomNameTooLong(limit.as_setting()))
-        }
-    }
-
-    fn token(&self) -> Result<Cow<'a, str>, ParseError> {
-        let raw = self.token.ok_or(ParseError::MissingField("token"))?;
-        text_of(raw).ok_or(ParseError::InvalidField("token", "a text"))
-    }
-
-    fn target_user_id(&self) -> Result<Cow<'a, str>, ParseError> {
-        let raw = self
-            .target_user_id
-            .ok_or(ParseError::MissingField("targetUserId"))?;
-        text_of(raw)
-            .filter(|id| (1..=USER_ID_BYTES).contains(&id.len()))
-            .ok_or(ParseError::InvalidField(
-                "targetUserId",
-                "a text of 1 to 128 bytes",
-            ))
-    }
-}
-
-fn request_id<'a>(
-    field: &'static str,
-    raw: Option<&'a RawValue>,
-) -> Result<Option<RequestId<'a>>, ParseError> {
-    let Some(raw) = raw else { return Ok(None) };
-    let allowed = "a text or a number of at most 128 bytes";
-    RequestId::new(raw)
-        .map(Some)
-        .ok_or(ParseError::InvalidField(field, allowed))
-}
-
-/// The text that a JSON string says; `None` when the value is not a string or says no valid text (a lone surrogate).
-fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let json = raw.get();
-    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str::<String>(json).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
-    }
-}
-
-fn begins_object(text: &str) -> bool {
-    text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{')
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields::default();
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            // one that says no valid text is no field that is known, but JSON
-            let slot = match text_of(key).as_deref() {
-                Some("type") => &mut fields.kind,
-                Some("room") => &mut fields.room,
-                Some("payload") => &mut fields.payload,
-                Some("targetUserId") => &mut fields.target_user_id,
-                Some("token") => &mut fields.token,
-                Some("id") => &mut fields.id,
-                Some("msgId") => &mut fields.msg_id,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            *slot = Some(map.next_value()?);
-        }
-        Ok(fields)
     }
 }

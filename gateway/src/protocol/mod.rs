@@ -8,15 +8,17 @@ mod client;
 mod close;
 mod codec;
 mod error;
+mod fields;
 mod server;
 
 pub use client::{
-    ClientMessage, MessageKind, ParseError, REQUEST_ID_BYTES, Rejected, RequestId, USER_ID_BYTES,
+    ClientMessage, MessageKind, ParseError, Place, REQUEST_ID_BYTES, Rejected, RequestId, RoomPlace,
+    USER_ID_BYTES,
 };
 pub use close::{CloseCode, CloseReason, Initiator, ReconnectAdvice};
 pub use codec::{Codec, Format};
 pub use error::ErrorCode;
-pub use server::{ServerMessage, WelcomeLimits};
+pub use server::{Entry, Lost, ServerMessage, Standing, WelcomeLimits};
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,10 @@ pub enum ServerMessage<'a> {
         ping_interval: u64,
         /// What the client must keep to; 0 is no limit.
         limits: WelcomeLimits,
+        /// Positions are worth keeping for so long at most: older messages are kept of no room; 0: of none at all.
+        resume_window: u64,
+        /// Where the user's personal stream stands: the client gets every direct message after it.
+        position: Standing<'a>,
         /// What this gateway can do beyond the reference articles' protocol.
         features: &'a [&'a str],
     },
@@ -33,6 +37,41 @@ pub enum ServerMessage<'a> {
         epoch: &'a str,
         /// Offset of the room's last message, 0 when there is none.
         offset: u64,
+        /// Of a client that said where it was: everything up to `offset` follows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recovered: Option<bool>,
+        /// Why not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Lost>,
+    },
+    /// Of a client that said where it was in its user's personal stream.
+    Resumed {
+        /// Identifies this life of the stream.
+        epoch: &'a str,
+        /// Offset of its last message, 0 when there is none.
+        offset: u64,
+        /// Everything up to `offset` follows.
+        recovered: bool,
+        /// Why not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Lost>,
+    },
+    /// Messages of a room that are kept.
+    History {
+        /// Which.
+        room: &'a str,
+        /// Identifies this life of the room's stream.
+        epoch: &'a str,
+        /// Offset of the room's last message, 0 when there is none.
+        offset: u64,
+        /// In order.
+        messages: &'a [Entry<'a>],
+        /// There are older ones: those before this offset.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<u64>,
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
     },
     /// The client is no longer in the room.
     Left {
@@ -65,10 +104,11 @@ pub enum ServerMessage<'a> {
         /// Its place in the user's stream.
         offset: u64,
     },
-    /// Messages of a room that the client is in and will not get, because it read too slowly.
+    /// Messages that the client will not get: it read too slowly, or they are lost.
     Gap {
-        /// Which.
-        room: &'a str,
+        /// Of which room; not there: direct messages.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        room: Option<&'a str>,
         /// The first offset that is missing.
         from: u64,
         /// The last one.
@@ -139,6 +179,54 @@ pub enum ServerMessage<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a RawValue>,
     },
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Standing<'a> {
+    /// Identifies this life of the stream.
+    pub epoch: &'a str,
+    /// Offset of its last message, 0 when there is none.
+    pub offset: u64,
+}
+
+/// Why a client does not get what it has missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lost {
+    /// The stream has begun anew: offsets of its former life mean nothing.
+    EpochChanged,
+    /// Some of it is not kept any more, or never was.
+    TooOld,
+    /// It is more than is given at once; `history` gives it by pages.
+    Limit,
+}
+
+impl Lost {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EpochChanged => "epoch_changed",
+            Self::TooOld => "too_old",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// One message of a room that was kept.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry<'a> {
+    /// Sender.
+    pub user_id: &'a str,
+    /// As the sender wrote it.
+    pub payload: &'a RawValue,
+    /// When it was accepted.
+    pub timestamp: u64,
+    /// Which gateway accepted it.
+    pub server_id: &'a str,
+    /// Its place in the room's stream.
+    pub offset: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

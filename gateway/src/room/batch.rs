@@ -219,16 +219,15 @@ impl Encoded {
 
 fn origin(stream: &StreamKey, entry: &Entry, policy: SlowPolicy) -> Origin {
     let (StreamKey::Room(room) | StreamKey::User(room)) = stream;
-    let sender = match &*entry.event {
-        Event::RoomMessage { user_id, .. }
-        | Event::UserJoined { user_id, .. }
-        | Event::UserLeft { user_id, .. } => user_id,
-        Event::DirectMessage { from_user_id, .. } => from_user_id,
-    };
     Origin {
         policy,
         room: Arc::clone(room),
-        sender: Arc::clone(sender),
+        sender: Arc::clone(entry.event.user()),
+        message: entry.event.is_message(),
+        first: match (&*entry.event, &entry.position) {
+            (Event::Missing { from }, _) => *from,
+            (_, position) => position.as_ref().map_or(0, |position| position.offset),
+        },
         position: entry.position.clone(),
     }
 }
@@ -268,6 +267,15 @@ fn message<'e>(stream: &'e StreamKey, entry: &'e Entry) -> ServerMessage<'e> {
             room_id,
             user_id,
             server_id,
+        },
+        Event::Missing { from } => ServerMessage::Gap {
+            room: match stream {
+                StreamKey::Room(name) => Some(name),
+                StreamKey::User(_) => None,
+            },
+            from: *from,
+            to: offset,
+            epoch: entry.position.as_ref().map_or("", |position| &*position.epoch),
         },
         Event::UserLeft { user_id, server_id } => ServerMessage::UserLeft {
             room_id,

@@ -91,7 +91,7 @@ fn batch(offsets: &[u64], late: ConnId) -> Batch {
         if index == 2 {
             pending.joins(late);
         }
-        pending.push(&delivery(*offset), "i");
+        pending.push(&delivery(*offset), &Position::none(), "i");
     }
     Batch::new(StreamKey::Room("r".into()), pending.take().unwrap())
 }

@@ -101,7 +101,11 @@ async fn a_publisher_that_is_faster_than_its_room_is_told_and_what_was_accepted_
         local.broker.publish(batch.collect());
     }
     drop(outcomes);
-    let accepted: Vec<u64> = told.iter().flatten().map(|position| position.offset).collect();
+    let accepted: Vec<u64> = told
+        .iter()
+        .flatten()
+        .map(|accepted| accepted.position.offset)
+        .collect();
     assert!(accepted.iter().copied().eq(1..=accepted.len() as u64));
     assert!(accepted.len() < 100 * AT_ONCE, "nothing was refused");
     let last = accepted.len() as u64;

@@ -6,7 +6,6 @@
 //! joins gets the position behind what is pending, and nothing of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -15,7 +14,8 @@ use tokio::sync::futures::OwnedNotified;
 use super::batch::Batch;
 use super::fanout::Fanout;
 use super::members::Members;
-use super::pending::Pending;
+use super::outcome::{Begin, Flush, Join, Left};
+use super::pending::{Block, Pending};
 use crate::broker::{Delivery, Position, StreamKey};
 use crate::config::SlowPolicy;
 use crate::protocol::ServerMessage;
@@ -23,8 +23,6 @@ use crate::session::{Conn, ConnId, Env};
 
 /// Deliveries kept while a subscription is being confirmed; a joiner's position moves past older ones.
 const BACKLOG: usize = 4_096;
-/// How long announcements wait for company: a crowd that joins is announced in few writes.
-pub(super) const LINGER: Duration = Duration::from_millis(20);
 
 /// A room, or a user's personal stream (a room of that user's devices).
 #[derive(Debug)]
@@ -61,43 +59,6 @@ enum Link {
     Unsubscribing(Arc<Notify>),
     /// Taken out of the table; look the room up again.
     Dead,
-}
-
-/// What came of an attempt to join.
-#[derive(Debug)]
-pub(super) enum Join {
-    /// A member now; `announce`: the user's first connection here, in a room where that is told.
-    Joined { announce: bool },
-    /// A member already; was told the position again.
-    Already,
-    /// The user has as many connections as are allowed.
-    Full,
-    /// The caller must subscribe, and then call [`Room::subscribed`].
-    Subscribe,
-    /// Wait, then try again.
-    Wait(OwnedNotified),
-    /// The room was dropped; look it up again.
-    Dead,
-}
-
-/// What came of leaving.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Left {
-    /// It was the last member: the caller must unsubscribe, and then call [`Room::unsubscribed`].
-    pub(super) unsubscribe: bool,
-    /// It was the user's last connection here, in a room where that is told.
-    pub(super) announce: bool,
-}
-
-/// Who writes what was just delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flush {
-    /// Nobody needs to.
-    No,
-    /// The caller, at once, unless somebody does.
-    Now,
-    /// The caller, after [`LINGER`].
-    Later,
 }
 
 impl Room {
@@ -153,7 +114,7 @@ impl Room {
         }
     }
 
-    pub(super) fn try_join(&self, conn: &Arc<Conn>, env: &Env) -> Join {
+    pub(super) fn try_join(&self, conn: &Arc<Conn>, begin: Begin, env: &Env) -> Join {
         let mut state = self.state.lock();
         match &state.link {
             Link::Dead => Join::Dead,
@@ -164,12 +125,12 @@ impl Room {
             Link::Subscribing(changed, _) | Link::Unsubscribing(changed) => {
                 Join::Wait(Arc::clone(changed).notified_owned())
             }
-            Link::Subscribed => self.add(&mut state, conn, env),
+            Link::Subscribed => self.add(&mut state, conn, begin, env),
         }
     }
 
     /// The subscription was confirmed: takes in what was delivered since, and the first member.
-    pub(super) fn subscribed(&self, position: Position, conn: &Arc<Conn>, env: &Env) -> Join {
+    pub(super) fn subscribed(&self, position: Position, conn: &Arc<Conn>, begin: Begin, env: &Env) -> Join {
         let mut state = self.state.lock();
         let Link::Subscribing(changed, backlog) = std::mem::replace(&mut state.link, Link::Subscribed) else {
             return Join::Dead;
@@ -178,7 +139,7 @@ impl Room {
         for delivery in &backlog {
             state.take_in(delivery, env);
         }
-        let joined = self.add(&mut state, conn, env);
+        let joined = self.add(&mut state, conn, begin, env);
         drop(state);
         changed.notify_waiters();
         joined
@@ -195,26 +156,23 @@ impl Room {
 
     /// Adds a member, and tells it where it begins: behind what is pending. Under the lock, so that nothing that comes
     /// later can be written earlier.
-    fn add(&self, state: &mut State, conn: &Arc<Conn>, env: &Env) -> Join {
+    fn add(&self, state: &mut State, conn: &Arc<Conn>, begin: Begin, env: &Env) -> Join {
         let already = state.members.contains(conn.id);
-        // one who is a member already may have to get what is pending yet
-        let settled = state.settled.as_deref().filter(|_| already);
-        let Some(position) = settled.or(state.position.as_ref()) else {
-            return Join::Dead;
-        };
-        let members = state.members.len() + usize::from(!already);
-        match &self.key {
-            StreamKey::Room(room) => {
-                let joined = ServerMessage::Joined {
-                    room,
-                    epoch: &position.epoch,
-                    offset: position.offset,
-                };
-                env.metrics.sent(1);
-                conn.send(&conn.format.frame(&joined), 1, env.clock.tick());
+        if begin == Begin::Live {
+            let members = state.members.len() + usize::from(!already);
+            if self.name().is_none() && !env.connections_per_user.allows(members) {
+                return Join::Full;
             }
-            StreamKey::User(_) if env.connections_per_user.allows(members) => conn.welcome(),
-            StreamKey::User(_) => return Join::Full,
+            // one who is a member already may have to get what is pending yet
+            let settled = state.settled.as_deref().filter(|_| already);
+            let Some(position) = settled.or(state.position.as_ref()) else {
+                return Join::Dead;
+            };
+            self.tell(conn, position, env);
+        } else if already && state.flushing {
+            return Join::Busy;
+        } else {
+            state.pending.get_or_insert_default().hold(conn.id);
         }
         if already {
             return Join::Already;
@@ -228,6 +186,61 @@ impl Room {
         Join::Joined { announce }
     }
 
+    fn tell(&self, conn: &Arc<Conn>, position: &Position, env: &Env) {
+        let StreamKey::Room(room) = &self.key else {
+            return conn.welcome(position);
+        };
+        let joined = ServerMessage::Joined {
+            room,
+            epoch: &position.epoch,
+            offset: position.offset,
+            recovered: None,
+            reason: None,
+        };
+        env.metrics.sent(1);
+        conn.send(&conn.format.frame(&joined), 1, env.clock.tick());
+    }
+
+    /// Where the room stands.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.state.lock().position.clone()
+    }
+
+    /// A member that was held has everything up to `place`: it gets what came meanwhile, then all that comes. Under the
+    /// lock, so that nothing that comes later can be written earlier.
+    pub(super) fn release(&self, conn: &Arc<Conn>, place: &Position, env: &Env) {
+        let mut state = self.state.lock();
+        let State {
+            pending, position, ..
+        } = &mut *state;
+        let (Some(pending), Some(position)) = (pending, position) else {
+            return;
+        };
+        let tail = pending.release(conn.id, place, position);
+        if tail.lost {
+            let first = tail.entries.first().and_then(|entry| entry.position.as_ref());
+            let missing = (place.offset + 1, first.unwrap_or(position).offset);
+            let gap = ServerMessage::Gap {
+                room: self.name().map(|name| &**name),
+                from: missing.0,
+                to: if first.is_some() {
+                    missing.1.saturating_sub(1)
+                } else {
+                    missing.1
+                },
+                epoch: &position.epoch,
+            };
+            env.metrics.sent(1);
+            conn.send(&conn.format.frame(&gap), 1, env.clock.tick());
+        }
+        if !tail.entries.is_empty() {
+            let batch = Batch::new(self.key.clone(), Block::of(tail.entries));
+            let (frames, messages) = batch.of(conn.id, conn.format);
+            env.metrics.sent(u64::from(messages));
+            conn.send(&frames, messages, env.clock.tick());
+        }
+    }
+
     pub(super) fn leave(&self, conn: &Conn, env: &Env) -> Left {
         let mut state = self.state.lock();
         if !state.members.remove(conn.id) {
@@ -235,6 +248,9 @@ impl Room {
                 unsubscribe: false,
                 announce: false,
             };
+        }
+        if let Some(pending) = &mut state.pending {
+            pending.leaves(conn.id);
         }
         let told = self.name().is_some() && env.announce_members.allows(state.members.len() + 1);
         let announce = told && !state.members.has_other_of(&conn.user, conn.id);
@@ -282,11 +298,11 @@ impl Room {
         if !matches!(state.link, Link::Subscribed) {
             return Flush::No;
         }
-        let sequenced = delivery.position.is_some();
+        let message = !delivery.event.is_announcement();
         if !state.take_in(&delivery, env) {
             return Flush::No;
         }
-        if sequenced || state.flushing {
+        if message || state.flushing {
             return Flush::Now;
         }
         if std::mem::replace(&mut state.lingering, true) {
@@ -329,7 +345,7 @@ impl Room {
             MutexGuard::unlocked(&mut state, || fanout.run());
             state.flushing = false;
         }
-        state.pending = None;
+        state.pending = state.pending.take().filter(|pending| pending.holds());
         state.settled = None;
     }
 }
@@ -340,7 +356,7 @@ impl State {
         let Some(last) = &mut self.position else {
             return false;
         };
-        if delivery.position.is_none() && !env.announce_members.allows(self.members.len()) {
+        if delivery.event.is_announcement() && !env.announce_members.allows(self.members.len()) {
             return false;
         }
         let known = |new: &Position| new.epoch == last.epoch && new.offset <= last.offset;
@@ -350,7 +366,8 @@ impl State {
         if self.settled.is_none() {
             self.settled = Some(Box::new(last.clone()));
         }
-        self.pending.get_or_insert_default().push(delivery, &env.instance);
+        let pending = self.pending.get_or_insert_default();
+        pending.push(delivery, last, &env.instance);
         if let Some(new) = &delivery.position {
             last.clone_from(new);
         }

@@ -6,9 +6,12 @@
 
 mod batch;
 mod fanout;
+mod held;
 mod local;
 mod members;
+mod outcome;
 mod pending;
+mod recovery;
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -23,7 +26,8 @@ use crate::broker::{Broker, BrokerError, Crowded, Delivery, Event, Publish, Sink
 use crate::config::{Limit, SlowPolicy};
 use crate::session::{Conn, Env};
 pub use local::Room;
-use local::{Flush, Join, LINGER};
+use outcome::{Begin, Flush, Join, LINGER};
+pub(crate) use recovery::{PAGE_BYTES, PAGE_MESSAGES};
 
 /// Shards of the table.
 const SHARDS: usize = 32;
@@ -113,7 +117,7 @@ impl Rooms {
     pub fn join(self: &Arc<Self>, conn: &Arc<Conn>, key: StreamKey, broker: &Arc<dyn Broker>) -> JoinStep {
         loop {
             let room = self.find_or_create(&key);
-            match room.try_join(conn, &self.env) {
+            match room.try_join(conn, Begin::Live, &self.env) {
                 Join::Dead => {}
                 Join::Joined { announce } => {
                     if announce {
@@ -123,10 +127,12 @@ impl Rooms {
                 }
                 Join::Already => return JoinStep::Done(Ok(room)),
                 Join::Full => return JoinStep::Done(Err(JoinError::Full)),
-                waiting @ (Join::Subscribe | Join::Wait(_)) => {
+                waiting @ (Join::Subscribe | Join::Wait(_) | Join::Busy) => {
                     let (rooms, conn, broker) = (Arc::clone(self), Arc::clone(conn), Arc::clone(broker));
                     return JoinStep::Wait(Box::pin(async move {
-                        rooms.join_slowly(room, waiting, conn, key, broker).await
+                        rooms
+                            .join_slowly(room, waiting, &conn, Begin::Live, key, &broker)
+                            .await
                     }));
                 }
             }
@@ -135,18 +141,19 @@ impl Rooms {
 
     /// Not cancel-safe: poll to completion.
     async fn join_slowly(
-        self: Arc<Self>,
+        self: &Arc<Self>,
         mut room: Arc<Room>,
         mut step: Join,
-        conn: Arc<Conn>,
+        conn: &Arc<Conn>,
+        begin: Begin,
         key: StreamKey,
-        broker: Arc<dyn Broker>,
+        broker: &Arc<dyn Broker>,
     ) -> Result<Arc<Room>, JoinError> {
         loop {
             step = match step {
                 Join::Subscribe => match broker.subscribe(key.clone()).await {
                     Ok(position) => {
-                        let joined = room.subscribed(position, &conn, &self.env);
+                        let joined = room.subscribed(position, conn, begin, &self.env);
                         room.flush(&self.env);
                         joined
                     }
@@ -158,15 +165,19 @@ impl Rooms {
                 },
                 Join::Wait(changed) => {
                     changed.await;
-                    room.try_join(&conn, &self.env)
+                    room.try_join(conn, begin, &self.env)
+                }
+                Join::Busy => {
+                    tokio::task::yield_now().await;
+                    room.try_join(conn, begin, &self.env)
                 }
                 Join::Dead => {
                     room = self.find_or_create(&key);
-                    room.try_join(&conn, &self.env)
+                    room.try_join(conn, begin, &self.env)
                 }
                 Join::Joined { announce } => {
                     if announce {
-                        self.announce_join(&room, &conn, &*broker);
+                        self.announce_join(&room, conn, &**broker);
                     }
                     return Ok(room);
                 }
@@ -192,6 +203,7 @@ impl Rooms {
             broker.publish(vec![Publish {
                 stream: room.key.clone(),
                 event,
+                msg_id: None,
                 reply: None,
             }]);
         }
@@ -206,6 +218,7 @@ impl Rooms {
         broker.publish(vec![Publish {
             stream: room.key.clone(),
             event,
+            msg_id: None,
             reply: None,
         }]);
     }

@@ -5,9 +5,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::held::{Held, Tail, Wants};
 use crate::broker::{Delivery, Event, Position};
 use crate::session::ConnId;
 
@@ -29,6 +31,8 @@ pub(super) struct Pending {
     blocks: VecDeque<Block>,
     /// Told when there is room again.
     relief: Option<Relief>,
+    /// Members that get nothing of it yet.
+    held: Option<Box<Held>>,
 }
 
 /// What is written at once.
@@ -42,7 +46,7 @@ pub(super) struct Block {
     pub(super) oldest: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) event: Arc<Event>,
     pub(super) position: Option<Position>,
@@ -82,9 +86,66 @@ impl Pending {
         }
     }
 
-    /// Takes a delivery in.
-    pub(super) fn push(&mut self, delivery: &Delivery, instance: &str) {
-        if delivery.position.is_none() && self.blocks.len() > ANNOUNCED_BLOCKS {
+    /// A member gets nothing from here on, and nothing of what is pending.
+    pub(super) fn hold(&mut self, id: ConnId) {
+        self.joins(id);
+        self.held.get_or_insert_default().add(id);
+    }
+
+    /// Whether members are held.
+    pub(super) const fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// A member that was held has everything up to `place`, and gets what comes behind it: what of that was delivered
+    /// already is given back, to be written before anything else.
+    pub(super) fn release(&mut self, id: ConnId, place: &Position, room: &Position) -> Tail {
+        let Some(held) = &mut self.held else {
+            return Tail::default();
+        };
+        if room.epoch != place.epoch || room.offset < place.offset {
+            held.until(id, place);
+            return Tail::default();
+        }
+        let tail = held.release(id, place);
+        self.joins(id);
+        self.drop_unheld();
+        tail
+    }
+
+    /// A member leaves.
+    pub(super) fn leaves(&mut self, id: ConnId) {
+        if let Some(held) = &mut self.held {
+            held.remove(id);
+            self.drop_unheld();
+        }
+    }
+
+    fn drop_unheld(&mut self) {
+        self.held = self.held.take().filter(|held| !held.is_empty());
+    }
+
+    /// Takes a delivery in; before it the room stood at `before`.
+    pub(super) fn push(&mut self, delivery: &Delivery, before: &Position, instance: &str) {
+        let mut reached = SmallVec::new();
+        if let (Some(held), Some(place)) = (&mut self.held, &delivery.position) {
+            held.push(delivery, Block::size_of(&delivery.event));
+            reached = held.reached(before, place);
+        }
+        for (id, _) in reached.iter().filter(|(_, wants)| *wants == Wants::This) {
+            self.joins(*id);
+        }
+        self.append(delivery, instance);
+        for (id, _) in reached.iter().filter(|(_, wants)| *wants == Wants::Next) {
+            self.joins(*id);
+        }
+        if !reached.is_empty() {
+            self.drop_unheld();
+        }
+    }
+
+    fn append(&mut self, delivery: &Delivery, instance: &str) {
+        if delivery.event.is_announcement() && self.blocks.len() > ANNOUNCED_BLOCKS {
             return;
         }
         if self.blocks.back().is_none_or(Block::is_full) {
@@ -97,7 +158,13 @@ impl Pending {
 
     /// What is to be written next. Who waits for room is told if there is some.
     pub(super) fn take(&mut self) -> Option<Block> {
-        let block = self.blocks.pop_front();
+        let mut block = self.blocks.pop_front();
+        if let (Some(block), Some(held)) = (&mut block, &self.held) {
+            block
+                .apart
+                .late
+                .extend(held.ids().map(|id| (id, block.entries.len())));
+        }
         if !self.is_crowded() {
             self.relief = None;
         }
@@ -123,25 +190,33 @@ impl Block {
         self.bytes >= BLOCK_BYTES || self.entries.len() >= BLOCK_MESSAGES
     }
 
+    /// Bytes of one message, about.
+    pub(super) fn size_of(event: &Event) -> usize {
+        ENVELOPE + event.payload().map_or(0, |payload| payload.get().len())
+    }
+
+    /// Messages that were kept, for one member.
+    pub(super) fn of(entries: Vec<Entry>) -> Self {
+        Self {
+            bytes: entries.iter().map(|entry| Self::size_of(&entry.event)).sum(),
+            entries,
+            ..Self::default()
+        }
+    }
+
     fn push(&mut self, delivery: &Delivery, instance: &str) {
         match &*delivery.event {
-            Event::RoomMessage {
-                timestamp, payload, ..
-            }
-            | Event::DirectMessage {
-                timestamp, payload, ..
-            } => {
+            Event::RoomMessage { timestamp, .. } | Event::DirectMessage { timestamp, .. } => {
                 self.oldest = Some(self.oldest.map_or(*timestamp, |oldest| oldest.min(*timestamp)));
-                self.bytes += payload.get().len();
             }
             Event::UserJoined { connection, .. } => {
                 if let Some(id) = ConnId::parse(connection, instance) {
                     self.apart.without.push((id, self.entries.len()));
                 }
             }
-            Event::UserLeft { .. } => {}
+            Event::UserLeft { .. } | Event::Missing { .. } => {}
         }
-        self.bytes += ENVELOPE;
+        self.bytes += Self::size_of(&delivery.event);
         self.entries.push(Entry {
             event: Arc::clone(&delivery.event),
             position: delivery.position.clone(),
@@ -173,6 +248,17 @@ mod tests {
         }
     }
 
+    fn at(offset: u64) -> Position {
+        Position {
+            epoch: "e".into(),
+            offset,
+        }
+    }
+
+    fn push(pending: &mut Pending, offset: u64, size: usize) {
+        pending.push(&delivery(offset, size), &at(offset.saturating_sub(1)), "i");
+    }
+
     fn offsets(block: &Block) -> Vec<u64> {
         let offset = |entry: &Entry| entry.position.as_ref().map(|position| position.offset);
         block.entries.iter().filter_map(offset).collect()
@@ -182,10 +268,10 @@ mod tests {
     fn much_is_taken_in_blocks_that_keep_the_order_and_know_their_oldest_message() {
         let mut pending = Pending::default();
         for offset in 1..=5 {
-            pending.push(&delivery(offset, BLOCK_BYTES / 2), "i");
+            push(&mut pending, offset, BLOCK_BYTES / 2);
         }
         for offset in 6..=1_000 {
-            pending.push(&delivery(offset, 1), "i");
+            push(&mut pending, offset, 1);
         }
         let mut blocks = Vec::new();
         while let Some(block) = pending.take() {
@@ -201,11 +287,11 @@ mod tests {
     fn whoever_joins_gets_nothing_of_any_block_that_was_there() {
         let mut pending = Pending::default();
         for offset in 1..=3 {
-            pending.push(&delivery(offset, BLOCK_BYTES), "i");
+            push(&mut pending, offset, BLOCK_BYTES);
         }
-        pending.push(&delivery(4, 1), "i");
+        push(&mut pending, 4, 1);
         pending.joins(ConnId(1));
-        pending.push(&delivery(5, 1), "i");
+        push(&mut pending, 5, 1);
         let late: Vec<_> = std::iter::from_fn(|| pending.take())
             .map(|block| (block.entries.len(), block.apart.late[&ConnId(1)]))
             .collect();
@@ -217,7 +303,7 @@ mod tests {
         let mut pending = Pending::default();
         for offset in 0..CROWDED_BLOCKS as u64 {
             assert!(pending.crowded().is_none());
-            pending.push(&delivery(offset, BLOCK_BYTES), "i");
+            push(&mut pending, offset, BLOCK_BYTES);
         }
         let mut taken = Box::pin(pending.crowded().unwrap());
         let dropped = pending.crowded().unwrap();
@@ -225,9 +311,73 @@ mod tests {
         pending.take().unwrap();
         assert!(taken.now_or_never().is_some());
         assert!(pending.crowded().is_none());
-        pending.push(&delivery(100, BLOCK_BYTES), "i");
+        push(&mut pending, 100, BLOCK_BYTES);
         let waits = pending.crowded().unwrap();
         drop(pending);
         assert!(dropped.now_or_never().is_some() && waits.now_or_never().is_some());
+    }
+
+    /// What a member gets of everything that is pending.
+    fn gets(pending: &mut Pending, id: ConnId) -> Vec<u64> {
+        let mut got = Vec::new();
+        while let Some(block) = pending.take() {
+            let first = block.apart.late.get(&id).copied().unwrap_or_default();
+            got.extend(offsets(&block).split_off(first));
+        }
+        got
+    }
+
+    fn offsets_of(tail: &Tail) -> Vec<u64> {
+        let offset = |entry: &Entry| entry.position.as_ref().map(|position| position.offset);
+        tail.entries.iter().filter_map(offset).collect()
+    }
+
+    #[test]
+    fn a_member_that_is_held_gets_each_message_once_whichever_way_is_faster() {
+        let held = ConnId(1);
+        for told in 0..=6 {
+            let mut pending = Pending::default();
+            push(&mut pending, 1, 1);
+            pending.hold(held);
+            push(&mut pending, 2, 1);
+            assert!(gets(&mut pending, held).is_empty());
+            push(&mut pending, 3, 1);
+            let tail = pending.release(held, &at(told), &at(3));
+            let mut got = offsets_of(&tail);
+            for offset in 4..=8 {
+                push(&mut pending, offset, 1);
+            }
+            assert!(!pending.holds());
+            got.extend(gets(&mut pending, held));
+            let first = told.max(1) + 1;
+            assert!(got.iter().copied().eq(first..=8), "told {told}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_waits_for_a_place_is_let_go_when_the_stream_begins_anew() {
+        let mut pending = Pending::default();
+        pending.hold(ConnId(1));
+        pending.release(ConnId(1), &at(9), &at(3));
+        let mut other = delivery(1, 1);
+        other.position = Some(Position {
+            epoch: "f".into(),
+            offset: 1,
+        });
+        pending.push(&other, &at(3), "i");
+        assert_eq!(gets(&mut pending, ConnId(1)), [1]);
+    }
+
+    #[test]
+    fn a_tail_that_grows_too_long_is_lost_and_says_so() {
+        let mut pending = Pending::default();
+        pending.hold(ConnId(1));
+        for offset in 1..=5_000 {
+            push(&mut pending, offset, 1);
+            while pending.take().is_some() {}
+        }
+        let tail = pending.release(ConnId(1), &at(0), &at(5_000));
+        assert!(tail.lost);
+        assert!(offsets_of(&tail).into_iter().eq(4_097..=5_000));
     }
 }

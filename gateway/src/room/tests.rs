@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::broker::memory::MemoryBroker;
-use crate::broker::{Health, Position};
+use crate::broker::{Health, Page, Position, Reading};
 use crate::config::SlowPolicy;
 use crate::test_support::{DEADLINE, Frame, Peer, connect, env};
 
@@ -22,7 +22,10 @@ fn local() -> Local {
 pub(super) fn local_with(env: Env) -> Local {
     let env = Arc::new(env);
     let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
-    let broker = Arc::new(MemoryBroker::new(Arc::clone(&rooms) as Arc<dyn Sink>));
+    let broker = Arc::new(MemoryBroker::new(
+        crate::config::Histories::default(),
+        Arc::clone(&rooms) as Arc<dyn Sink>,
+    ));
     Local { env, rooms, broker }
 }
 
@@ -40,6 +43,7 @@ pub(super) fn message(text: &str) -> Publish {
     Publish {
         stream: key("room"),
         event,
+        msg_id: None,
         reply: None,
     }
 }
@@ -139,6 +143,10 @@ impl Broker for Turns {
                 offset: 0,
             })
         })
+    }
+
+    fn history(&self, _reading: Reading) -> BoxFuture<'static, Result<Page, BrokerError>> {
+        Box::pin(async { Err(BrokerError::Unavailable) })
     }
 
     fn unsubscribe(&self, _stream: &StreamKey) {

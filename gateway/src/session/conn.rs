@@ -16,15 +16,25 @@ use super::env::{ConnId, Env};
 use super::lossy::{Bounds, Lossy};
 use super::outbox::{Outbox, SLICES};
 use super::sweep::PING_INTERVAL;
+use crate::broker::Position;
 use crate::clock::Tick;
-use crate::protocol::{CloseReason, Format, ServerMessage};
+use crate::protocol::{CloseReason, Format, ServerMessage, Standing};
 use crate::stream::Stream;
 
 /// Bytes that [`Conn::read`] makes room for.
 const READ: usize = 64 << 10;
 
 /// What this gateway can do beyond the reference articles' protocol.
-const FEATURES: &[&str] = &["ack", "gap", "offsets", "refresh", "user_left"];
+const FEATURES: &[&str] = &[
+    "ack",
+    "gap",
+    "history",
+    "msg_id",
+    "offsets",
+    "refresh",
+    "resume",
+    "user_left",
+];
 
 /// The messages of frames, one by one.
 type Each<'e> = &'e dyn Fn() -> Vec<Lossy>;
@@ -156,8 +166,8 @@ impl Conn {
         }
     }
 
-    /// Sends the first message.
-    pub(crate) fn welcome(self: &Arc<Self>) {
+    /// Sends the first message, which tells where the user's personal stream stands.
+    pub(crate) fn welcome(self: &Arc<Self>, position: &Position) {
         let env = &self.env;
         let welcome = ServerMessage::Welcome {
             connection_id: &self.id.text(&env.instance),
@@ -165,6 +175,11 @@ impl Conn {
             server_id: &env.server_id,
             ping_interval: PING_INTERVAL.as_millis() as u64,
             limits: env.welcome_limits,
+            resume_window: env.resume_window.as_millis() as u64,
+            position: Standing {
+                epoch: &position.epoch,
+                offset: position.offset,
+            },
             features: FEATURES,
         };
         env.metrics.sent(1);
@@ -308,6 +323,17 @@ impl Conn {
         self.last_inbound.store(now.to_bits(), Relaxed);
         if message {
             self.last_message.store(now.to_bits(), Relaxed);
+        }
+    }
+
+    /// Waits until nothing waits for the client, or it is gone. Cancel-safe.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let ended = match &mut self.out.lock().queue {
+                Some(queue) => queue.ended(),
+                None => return,
+            };
+            ended.await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What connections share, how they are named, and how they end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::{Limit, SlowPolicies};
@@ -28,6 +29,8 @@ pub struct Env {
     pub announce_members: Limit,
     /// Connections of one user.
     pub connections_per_user: Limit,
+    /// For how long at most messages are kept for those who come back.
+    pub resume_window: Duration,
     /// What clients are told to keep to.
     pub welcome_limits: WelcomeLimits,
 }

@@ -9,11 +9,11 @@ use super::sweep::pong_latency;
 use super::{Conn, Session, Step, end_of};
 use crate::admission::moment;
 use crate::auth::{AuthError, Grants};
-use crate::broker::{BrokerError, Event, Publish, Reply, StreamKey};
+use crate::broker::{Accepted, BrokerError, Event, Publish, Reply, StreamKey};
 use crate::clock::Clock;
 use crate::limits::Verdict;
 use crate::protocol::{
-    ClientMessage, CloseReason, ErrorCode, Format, MessageKind, ParseError, Rejected, RequestId,
+    ClientMessage, CloseReason, ErrorCode, Format, MessageKind, ParseError, Rejected, RequestId, RoomPlace,
     ServerMessage,
 };
 use crate::websocket::{self, Incoming, Opcode, Rules};
@@ -198,7 +198,23 @@ impl Session {
 
     fn serve_parsed(&mut self, message: ClientMessage<'_>, turn: &mut Turn) -> Option<Step> {
         match message {
-            ClientMessage::Join { room, id } => return self.join(room, id, turn),
+            ClientMessage::Join {
+                room,
+                place: None,
+                id,
+            } => return self.join(room, id, turn),
+            ClientMessage::Join {
+                room,
+                place: Some(place),
+                id,
+            } => return self.resume_rooms(vec![RoomPlace { room, place }], None, id, turn),
+            ClientMessage::Resume { rooms, user, id } => return self.resume_rooms(rooms, user, id, turn),
+            ClientMessage::History {
+                room,
+                limit,
+                before,
+                id,
+            } => return self.history(&room, limit, before, id, turn),
             ClientMessage::Leave { room, .. } => {
                 self.flush(turn);
                 self.leave(&room);
@@ -208,34 +224,20 @@ impl Session {
                 room,
                 payload,
                 id,
-                msg_id: _,
-            } => match self.find(&room) {
-                Some(_) if !self.may(|grants| grants.may_publish(&room)) => {
-                    turn.error(ErrorCode::Forbidden, id);
-                }
-                Some(room) => {
-                    let event = Event::RoomMessage {
-                        user_id: Arc::clone(&self.conn.user),
-                        payload: payload.to_owned(),
-                        timestamp: Clock::unix_millis(),
-                        server_id: Arc::clone(&self.gateway().env.server_id),
-                    };
-                    self.publish(room.key().clone(), event, id, turn);
-                }
-                None => turn.error(ErrorCode::NotInRoom, id),
-            },
+                msg_id,
+            } => self.room_message(&room, payload, [id, msg_id], turn),
             ClientMessage::DirectMessage {
                 target_user_id,
                 payload,
                 id,
-                msg_id: _,
+                msg_id,
             } => {
                 let event = Event::DirectMessage {
                     from_user_id: Arc::clone(&self.conn.user),
                     payload: payload.to_owned(),
                     timestamp: Clock::unix_millis(),
                 };
-                self.publish(StreamKey::User(target_user_id.into()), event, id, turn);
+                self.publish(StreamKey::User(target_user_id.into()), event, [id, msg_id], turn);
             }
             ClientMessage::Refresh { token, id } => self.refresh(&token, id, turn),
             ClientMessage::Ping => turn.reply(&ServerMessage::Pong {}),
@@ -279,11 +281,36 @@ impl Session {
         self.grants.as_deref().is_none_or(granted)
     }
 
-    fn publish(&self, stream: StreamKey, event: Event, id: Option<RequestId<'_>>, turn: &mut Turn) {
+    fn room_message(&self, room: &str, payload: &RawValue, ids: [Option<RequestId<'_>>; 2], turn: &mut Turn) {
+        match self.find(room) {
+            Some(_) if !self.may(|grants| grants.may_publish(room)) => {
+                turn.error(ErrorCode::Forbidden, ids[0]);
+            }
+            Some(room) => {
+                let event = Event::RoomMessage {
+                    user_id: Arc::clone(&self.conn.user),
+                    payload: payload.to_owned(),
+                    timestamp: Clock::unix_millis(),
+                    server_id: Arc::clone(&self.gateway().env.server_id),
+                };
+                self.publish(room.key().clone(), event, ids, turn);
+            }
+            None => turn.error(ErrorCode::NotInRoom, ids[0]),
+        }
+    }
+
+    fn publish(
+        &self,
+        stream: StreamKey,
+        event: Event,
+        [id, msg_id]: [Option<RequestId<'_>>; 2],
+        turn: &mut Turn,
+    ) {
         let reply = answer(Arc::clone(&self.conn), id.map(|id| id.raw().to_owned()));
         turn.publish.push(Publish {
             stream,
             event,
+            msg_id: msg_id.map(|id| id.said().into()),
             reply: Some(reply),
         });
     }
@@ -291,14 +318,7 @@ impl Session {
 
 fn id_of<'a>(parsed: &Result<ClientMessage<'a>, Rejected<'a>>) -> Option<RequestId<'a>> {
     match parsed {
-        Ok(message) => match message {
-            ClientMessage::Join { id, .. }
-            | ClientMessage::Leave { id, .. }
-            | ClientMessage::RoomMessage { id, .. }
-            | ClientMessage::DirectMessage { id, .. }
-            | ClientMessage::Refresh { id, .. } => *id,
-            ClientMessage::Ping => None,
-        },
+        Ok(message) => message.id(),
         Err(rejected) => rejected.id,
     }
 }
@@ -309,11 +329,11 @@ fn answer(conn: Arc<Conn>, id: Option<Box<RawValue>>) -> Reply {
         let text;
         let message = match (&outcome, &id) {
             (Ok(_), None) => return,
-            (Ok(position), Some(id)) => ServerMessage::Ack {
+            (Ok(Accepted { position, duplicate }), Some(id)) => ServerMessage::Ack {
                 id,
                 epoch: &position.epoch,
                 offset: position.offset,
-                duplicate: false,
+                duplicate: *duplicate,
             },
             (Err(error), id) => {
                 text = error.to_string();

@@ -30,7 +30,11 @@ pub(crate) struct Origin {
     pub(crate) policy: SlowPolicy,
     pub(crate) room: Arc<str>,
     pub(crate) sender: Arc<str>,
-    /// Announcements have none, and leave no gap.
+    /// No announcement: of each sender the latest may be what counts.
+    pub(crate) message: bool,
+    /// The first offset that is missing without it.
+    pub(crate) first: u64,
+    /// Announcements and messages of ephemeral rooms have none, and leave no gap.
     pub(crate) position: Option<Position>,
 }
 
@@ -62,7 +66,7 @@ impl Bounds {
 impl Gap {
     fn queued(self, format: Format) -> Queued {
         let message = ServerMessage::Gap {
-            room: &self.room,
+            room: Some(&self.room),
             from: self.from,
             to: self.to,
             epoch: &self.epoch,
@@ -126,7 +130,7 @@ impl Outbox {
             let mut seen: HashSet<(&str, &str), ahash::RandomState> = HashSet::default();
             for (index, queued) in self.frames.iter().enumerate().rev() {
                 let Some(origin) = queued.origin() else { continue };
-                let keeps_latest = origin.policy == SlowPolicy::KeepLatest && origin.position.is_some();
+                let keeps_latest = origin.policy == SlowPolicy::KeepLatest && origin.message;
                 if keeps_latest && !seen.insert((&origin.room, &origin.sender)) {
                     stale.push(index);
                 }
@@ -159,7 +163,7 @@ impl Outbox {
         let mut gap = Gap {
             room: Arc::clone(&origin.room),
             epoch: Arc::clone(&position.epoch),
-            from: position.offset,
+            from: origin.first,
             to: position.offset,
         };
         let mut removed = 0;
@@ -227,6 +231,8 @@ mod tests {
                 policy,
                 room: room.into(),
                 sender: sender.into(),
+                message: offset > 0,
+                first: offset,
                 position,
             }),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::inbound::{Turn, code_of};
-use super::{Joining, Session, Step};
+use super::{Aim, Awaited, Joining, Session, Step};
 use crate::broker::StreamKey;
 use crate::protocol::{ErrorCode, RequestId, ServerMessage};
 use crate::room::{JoinError, JoinStep, Room};
@@ -19,6 +19,18 @@ impl Session {
             .find(|room| room.name().is_some_and(|known| **known == *name))
     }
 
+    /// Whether the connection may be in a room of this name, as far as it decides.
+    pub(super) fn may_enter(&self, name: &str) -> Result<(), ErrorCode> {
+        let most = self.gateway().settings.limits.rooms_per_connection;
+        if !self.may(|grants| grants.may_join(name)) {
+            Err(ErrorCode::Forbidden)
+        } else if self.find(name).is_none() && !most.allows(self.rooms.len()) {
+            Err(ErrorCode::TooManyRooms)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Joins a room; what must be awaited is given back.
     pub(super) fn join(
         &mut self,
@@ -26,20 +38,8 @@ impl Session {
         id: Option<RequestId<'_>>,
         turn: &mut Turn,
     ) -> Option<Step> {
-        if !self.may(|grants| grants.may_join(&name)) {
-            turn.error(ErrorCode::Forbidden, id);
-            return None;
-        }
-        let known = self.find(&name).is_some();
-        if !known
-            && !self
-                .gateway()
-                .settings
-                .limits
-                .rooms_per_connection
-                .allows(self.rooms.len())
-        {
-            turn.error(ErrorCode::TooManyRooms, id);
+        if let Err(code) = self.may_enter(&name) {
+            turn.error(code, id);
             return None;
         }
         self.flush(turn);
@@ -52,11 +52,11 @@ impl Session {
                 self.joined_room(joined, id.map(RequestId::raw));
                 None
             }
-            JoinStep::Wait(done) => Some(Step::Join(Box::new(Joining {
+            JoinStep::Wait(done) => Some(Step::Await(Box::new(Awaited::Join(Joining {
                 done,
-                room: true,
+                aim: Aim::Room,
                 id: id.map(|id| id.raw().to_owned()),
-            }))),
+            })))),
         }
     }
 
@@ -68,22 +68,21 @@ impl Session {
                     self.rooms.push(room);
                 }
             }
-            Err(error) => {
-                let env = &self.gateway().env;
-                let code = match &error {
-                    JoinError::Broker(error) => code_of(error),
-                    // rooms are never full; personal streams are, but nobody asks to join them
-                    JoinError::Full => ErrorCode::Internal,
-                };
-                let error = error.to_string();
-                let frame = self
-                    .conn
-                    .format
-                    .frame(&ServerMessage::error_because(code, &error, id));
-                env.metrics.sent(1);
-                self.conn.send(&frame, 1, env.clock.tick());
-            }
+            Err(error) => self.refuse(code_of_join(&error), &error.to_string(), id),
         }
+    }
+
+    /// Tells the client that something was not done.
+    pub(super) fn refuse(&self, code: ErrorCode, error: &str, id: Option<&RawValue>) {
+        self.tell(&ServerMessage::error_because(code, error, id));
+    }
+
+    /// Tells the client something that is not part of a turn.
+    pub(super) fn tell(&self, message: &ServerMessage<'_>) {
+        let env = &self.conn.env;
+        env.metrics.sent(1);
+        self.conn
+            .send(&self.conn.format.frame(message), 1, env.clock.tick());
     }
 
     /// Leaves a room; nothing to do when it is not in it.
@@ -98,5 +97,13 @@ impl Session {
                 .rooms
                 .leave(&self.conn, &room, &*self.gateway().broker);
         }
+    }
+}
+
+pub(super) const fn code_of_join(error: &JoinError) -> ErrorCode {
+    match error {
+        JoinError::Broker(error) => code_of(error),
+        // rooms are never full; personal streams are, but nobody asks to join them
+        JoinError::Full => ErrorCode::Internal,
     }
 }

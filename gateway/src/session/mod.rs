@@ -13,6 +13,7 @@ mod lossy;
 mod membership;
 mod outbox;
 mod registry;
+mod resume;
 pub(crate) mod seat;
 mod sweep;
 
@@ -30,6 +31,7 @@ use smallvec::SmallVec;
 
 use crate::admission::{Permit, moment};
 use crate::auth::{AuthError, Grants, Identity};
+use crate::broker::StreamKey;
 use crate::clock::{Clock, Tick};
 use crate::gateway::Gateway;
 use crate::limits::InboundLimiter;
@@ -38,6 +40,7 @@ use crate::protocol::{CloseReason, Format, Initiator};
 use crate::room::{JoinError, JoinStep, Room};
 use crate::stream::Stream;
 use crate::websocket::Decoder;
+use resume::Wanted;
 
 pub use closing::CLOSE_TIMEOUT;
 pub use conn::Conn;
@@ -96,18 +99,35 @@ struct Session {
 enum Step {
     /// Wait for more, then read.
     Read,
-    /// Await a join; messages behind it are in `partial`.
-    Join(Box<Joining>),
+    /// Await something; messages behind it are in `partial`.
+    Await(Box<Awaited>),
     /// The stream has ended.
     End,
+}
+
+/// What must be awaited before the client's next message is looked at.
+enum Awaited {
+    /// A join.
+    Join(Joining),
+    /// An answer that somebody else gives.
+    Answer(BoxFuture<'static, ()>),
 }
 
 /// A join that must be awaited.
 struct Joining {
     done: BoxFuture<'static, Result<Arc<Room>, JoinError>>,
-    /// Of a room, at the client's request; else of the user's personal stream, with which the session begins.
-    room: bool,
+    aim: Aim,
     id: Option<Box<RawValue>>,
+}
+
+/// Why a stream is joined.
+enum Aim {
+    /// It is the user's personal stream, with which the session begins.
+    Begin,
+    /// The client wants to be in the room.
+    Room,
+    /// The client has come back to this stream, and wants to come back to others.
+    Resume(StreamKey, Vec<Wanted>),
 }
 
 /// Serves a connection until it ends. This future is what an idle connection costs, so it is written by hand and kept
@@ -115,41 +135,45 @@ struct Joining {
 pub fn serve(upgraded: Upgraded) -> impl Future<Output = ()> + Send {
     let refused = upgraded.identity.is_err();
     let mut session = Session::new(upgraded);
-    let joining = match if refused {
+    let awaited = match if refused {
         session.resume()
     } else {
         session.begin()
     } {
-        Step::Join(joining) => Some(joining),
+        Step::Await(awaited) => Some(awaited),
         Step::Read | Step::End => {
             session.conn.release();
             None
         }
     };
-    Serve { session, joining }
+    Serve { session, awaited }
 }
 
 /// The task of a connection.
 struct Serve {
     session: Session,
-    joining: Option<Box<Joining>>,
+    awaited: Option<Box<Awaited>>,
 }
 
 impl Future for Serve {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { session, joining } = self.get_mut();
+        let Self { session, awaited } = self.get_mut();
         loop {
-            let step = if let Some(awaited) = joining {
-                let Poll::Ready(joined) = awaited.done.as_mut().poll(cx) else {
+            let step = if let Some(waiting) = awaited {
+                let Poll::Ready(joined) = waiting.poll(cx) else {
                     session.conn.release();
                     return Poll::Pending;
                 };
-                if let Some(done) = joining.take() {
-                    session.joined(joined, &done);
-                }
-                let step = session.resume();
+                let next = match (awaited.take().map(|done| *done), joined) {
+                    (Some(Awaited::Join(joining)), Some(joined)) => session.joined(joined, joining),
+                    _ => None,
+                };
+                let step = match next {
+                    Some(next) => Step::Await(next),
+                    None => session.resume(),
+                };
                 session.conn.release();
                 step
             } else {
@@ -160,12 +184,22 @@ impl Future for Serve {
             };
             match step {
                 Step::Read => {}
-                Step::Join(next) => *joining = Some(next),
+                Step::Await(next) => *awaited = Some(next),
                 Step::End => {
                     session.end();
                     return Poll::Ready(());
                 }
             }
+        }
+    }
+}
+
+impl Awaited {
+    /// What came of the join, if it is one.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Arc<Room>, JoinError>>> {
+        match self {
+            Self::Join(joining) => joining.done.as_mut().poll(cx).map(Some),
+            Self::Answer(answer) => answer.as_mut().poll(cx).map(|()| None),
         }
     }
 }
@@ -224,11 +258,11 @@ impl Session {
                 self.begun(joined);
                 self.resume()
             }
-            JoinStep::Wait(done) => Step::Join(Box::new(Joining {
+            JoinStep::Wait(done) => Step::Await(Box::new(Awaited::Join(Joining {
                 done,
-                room: false,
+                aim: Aim::Begin,
                 id: None,
-            })),
+            }))),
         }
     }
 
@@ -242,12 +276,17 @@ impl Session {
         self.conn.close(reason);
     }
 
-    fn joined(&mut self, joined: Result<Arc<Room>, JoinError>, joining: &Joining) {
-        if joining.room {
-            self.joined_room(joined, joining.id.as_deref());
-        } else {
-            self.begun(joined);
+    /// A join has ended; gives what is to be awaited next.
+    fn joined(&mut self, joined: Result<Arc<Room>, JoinError>, joining: Joining) -> Option<Box<Awaited>> {
+        match joining.aim {
+            Aim::Begin => self.begun(joined),
+            Aim::Room => self.joined_room(joined, joining.id.as_deref()),
+            Aim::Resume(stream, left) => {
+                self.resumed(joined, &stream, joining.id.as_deref());
+                return self.resume_next(left, joining.id);
+            }
         }
+        None
     }
 
     /// Reads what has come and serves it.

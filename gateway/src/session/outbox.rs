@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use super::lossy::{Gap, Lossy};
 
@@ -18,6 +21,18 @@ pub(super) struct Outbox {
     messages: usize,
     /// The first frame's beginning is on the wire.
     pub(super) split: bool,
+    /// Told when nothing waits any more.
+    end: Option<End>,
+}
+
+/// Tells those who wait when it is dropped, whatever the reason.
+#[derive(Debug, Default)]
+struct End(Arc<Notify>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
 }
 
 #[derive(Debug)]
@@ -39,6 +54,12 @@ pub(super) enum Kind {
 }
 
 impl Outbox {
+    /// Ready when nothing waits any more, or nobody is there to take it.
+    pub(super) fn ended(&mut self) -> OwnedNotified {
+        let end = self.end.get_or_insert_default();
+        Arc::clone(&end.0).notified_owned()
+    }
+
     /// Appends frames that carry so many messages.
     pub(super) fn push(&mut self, bytes: Bytes, messages: u32) {
         self.append(Queued {

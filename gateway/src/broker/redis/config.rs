@@ -98,6 +98,8 @@ pub struct Timing {
     pub silence: Duration,
     /// A command or probe that is not answered within this time condemns its link.
     pub answer: Duration,
+    /// A stream of which nothing was heard for so long is compared with Redis: its last message may be lost.
+    pub compare: Duration,
     /// Time for connecting, greeting and authentication together.
     pub connect: Duration,
     /// First wait after a failed connect; doubled each time, jittered by half.
@@ -119,6 +121,7 @@ impl Default for Timing {
         Self {
             silence: Duration::from_secs(5),
             answer: Duration::from_secs(3),
+            compare: Duration::from_secs(30),
             connect: Duration::from_secs(3),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),

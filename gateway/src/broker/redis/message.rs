@@ -1,14 +1,14 @@
 //! The form in which an event travels on a channel.
 //!
-//! Sequenced: `<epoch> <offset> <event JSON>`, written by the publish script. Announcement: `<event JSON>` alone. JSON
-//! begins with `{`, which no epoch contains, so the two cannot be taken for each other.
+//! Sequenced: `<epoch> <offset> <event JSON>`, written by the publish scripts. Announcements and messages of ephemeral
+//! rooms: `<event JSON>` alone. JSON begins with `{`, which no epoch contains, so the two cannot be taken for each other.
 
 use super::super::Event;
 
 /// One payload taken apart; the epoch is still in the payload.
 #[derive(Debug)]
 pub(super) struct Message<'a> {
-    /// Epoch and offset; `None` for an announcement.
+    /// Epoch and offset; `None` for an announcement, and in an ephemeral room.
     pub(super) position: Option<(&'a str, u64)>,
     pub(super) event: Event,
 }
@@ -25,7 +25,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Message<'_>> {
         (Some((epoch, offset)), json)
     };
     let event: Event = serde_json::from_slice(json).ok()?;
-    (event.is_sequenced() == position.is_some()).then_some(Message { position, event })
+    (event.is_message() || position.is_none()).then_some(Message { position, event })
 }
 
 fn split_at_space(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -69,7 +69,6 @@ mod tests {
             "e 1 ",
             "e x {}",
             "{}",
-            MESSAGE,
             sequenced_announcement,
         ] {
             assert!(decode(bytes.as_bytes()).is_none(), "{bytes}");

@@ -13,6 +13,7 @@
 
 mod command;
 mod config;
+mod history;
 mod intake;
 mod link;
 mod message;
@@ -29,12 +30,15 @@ mod table;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::future::{BoxFuture, FutureExt};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt, ready};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, BrokerError, Health, Position, Publish, Seat, Sink, StreamKey, encode};
+use super::{Broker, BrokerError, Health, Page, Position, Publish, Reading, Seat, Sink, StreamKey, encode};
+use crate::config::{Histories, Retention};
+use history::{Append, Read};
 use queue::{Commands, Item, OnAnswer};
 use script::{Answer, Request};
 use seats::Seats;
@@ -47,6 +51,7 @@ pub use stats::Stats;
 /// A broker on a standalone Redis. Dropping it ends its work; [`Broker::close`] also waits for the end.
 pub struct RedisBroker {
     database: i64,
+    histories: Arc<Histories>,
     commands: Arc<Commands>,
     table: Arc<Table>,
     seats: Arc<Seats>,
@@ -67,8 +72,13 @@ impl std::fmt::Debug for RedisBroker {
 impl RedisBroker {
     /// Starts the two links in the background; to be called inside a tokio runtime. Never waits for Redis.
     /// Fails only by a mistake in the metrics' names.
-    pub fn start(config: &RedisConfig, sink: Arc<dyn Sink>) -> prometheus::Result<Self> {
+    pub fn start(
+        config: &RedisConfig,
+        histories: Histories,
+        sink: Arc<dyn Sink>,
+    ) -> prometheus::Result<Self> {
         let stats = Arc::new(Stats::new()?);
+        let histories = Arc::new(histories);
         let commands = Arc::new(Commands::new());
         let instance = uuid::Uuid::new_v4().simple().to_string();
         let count = Seats::new(
@@ -79,9 +89,10 @@ impl RedisBroker {
         );
         let broker = Self {
             database: config.database(),
+            histories: Arc::clone(&histories),
             commands,
             seats: Arc::new(count),
-            table: Arc::new(Table::default()),
+            table: Arc::new(Table::new(histories)),
             stats,
             proven: Arc::new(AtomicBool::new(false)),
             cancelled: CancellationToken::new(),
@@ -113,6 +124,41 @@ impl RedisBroker {
         Ok(broker)
     }
 
+    /// What is asked for a publish, and whether the answer has a place.
+    fn request(&self, publish: &Publish, event: Bytes) -> (Request, bool) {
+        let name = naming::stream(self.database, &publish.stream);
+        if !publish.event.is_message() {
+            let announce = Request::Announce {
+                channel: name,
+                payload: event,
+            };
+            return (announce, false);
+        }
+        let retention = self.histories.of(&publish.stream);
+        match (retention, &publish.msg_id) {
+            (Retention::Ephemeral, _) => {
+                let pass = Request::Pass {
+                    channel: name,
+                    payload: event,
+                };
+                (pass, false)
+            }
+            (Retention::Off, None) => (Request::Publish { stream: name, event }, true),
+            (_, id) => {
+                let id = id
+                    .as_ref()
+                    .map(|id| (Arc::clone(publish.event.user()), id.clone()));
+                let append = Append {
+                    stream: name,
+                    event,
+                    id,
+                    retention,
+                };
+                (Request::Append(Box::new(append)), true)
+            }
+        }
+    }
+
     /// What happened on the links so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -126,7 +172,6 @@ impl Drop for RedisBroker {
 }
 
 impl Broker for RedisBroker {
-    /// An announcement's success is told as offset 0 of an empty epoch: it has no place.
     fn publish(&self, batch: Vec<Publish>) {
         let mut items = Vec::with_capacity(batch.len());
         for publish in batch {
@@ -139,24 +184,12 @@ impl Broker for RedisBroker {
                     continue;
                 }
             };
-            let sequenced = publish.event.is_sequenced();
-            let name = naming::stream(self.database, &publish.stream);
-            let request = if sequenced {
-                Request::Publish { stream: name, event }
-            } else {
-                Request::Announce {
-                    channel: name,
-                    payload: event,
-                }
-            };
+            let (request, placed) = self.request(&publish, event);
             let on_answer = publish.reply.map(|reply| -> OnAnswer {
                 Box::new(move |answer| {
                     reply(match answer {
-                        Ok(Answer::Done) if !sequenced => Ok(Position {
-                            epoch: "".into(),
-                            offset: 0,
-                        }),
-                        other => queue::place(other),
+                        Ok(Answer::Done) if !placed => Ok(Position::none().into()),
+                        other => queue::accepted(other),
                     });
                 })
             });
@@ -171,6 +204,33 @@ impl Broker for RedisBroker {
             .subscribe(naming::stream(self.database, &stream), stream, waiter);
         // the sender is dropped without a word when the subscription was ended meanwhile
         async move { position.await.unwrap_or(Err(BrokerError::Unavailable)) }.boxed()
+    }
+
+    fn history(&self, reading: Reading) -> BoxFuture<'static, Result<Page, BrokerError>> {
+        let Reading {
+            stream,
+            span,
+            messages,
+            bytes,
+        } = reading;
+        let retention = self.histories.of(&stream);
+        if retention == Retention::Ephemeral {
+            let page = Page {
+                position: Position::none(),
+                messages: Vec::new(),
+                more: false,
+            };
+            return ready(Ok(page)).boxed();
+        }
+        let read = Read {
+            stream: naming::stream(self.database, &stream),
+            span,
+            messages,
+            bytes,
+            retention,
+        };
+        let commands = Arc::clone(&self.commands);
+        async move { commands.read(read).await }.boxed()
     }
 
     fn unsubscribe(&self, stream: &StreamKey) {

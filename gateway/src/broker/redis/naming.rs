@@ -4,6 +4,7 @@
 //! - the database number is part of it because channels, unlike keys, are shared by all databases of a Redis;
 //! - the braces are a hash tag (Redis Cluster specification): whatever is added in front later for the same stream falls
 //!   into the same slot. For that to hold for every name, `}` is escaped, and `%` because it escapes;
+//! - what belongs to a stream has a word behind its kind (`room.log`, `room.id`) and the same hash tag;
 //! - names never collide: kinds are fixed words, and the escape is reversible.
 
 use std::sync::Arc;
@@ -32,6 +33,38 @@ pub(super) fn seats(database: i64, user: &str) -> Arc<[u8]> {
 /// Key of a gateway's lease on the seats that it has taken.
 pub(super) fn lease(database: i64, lease: &str) -> Arc<[u8]> {
     tagged(database, "lease", lease)
+}
+
+/// Key of the messages that are kept of the stream of this name.
+pub(super) fn log(stream: &[u8]) -> Arc<[u8]> {
+    of_stream(stream, b".log", &[])
+}
+
+/// Key of what a sender's `msgId` got in the stream of this name.
+pub(super) fn message_id(stream: &[u8], sender: &str, id: &str) -> Arc<[u8]> {
+    let length = sender.len().to_string();
+    let parts = [length.as_bytes(), sender.as_bytes(), id.as_bytes()];
+    of_stream(stream, b".id", &parts)
+}
+
+/// A stream's name with a word behind its kind, and texts behind the hash tag.
+fn of_stream(stream: &[u8], word: &[u8], parts: &[&[u8]]) -> Arc<[u8]> {
+    // the first brace is ours: kinds have none
+    let tag = stream
+        .iter()
+        .position(|&byte| byte == b'{')
+        .unwrap_or(stream.len());
+    let kind = tag.saturating_sub(1);
+    let length = parts.iter().map(|part| part.len() + 1).sum::<usize>();
+    let mut out = Vec::with_capacity(stream.len() + word.len() + length);
+    out.extend_from_slice(&stream[..kind]);
+    out.extend_from_slice(word);
+    out.extend_from_slice(&stream[kind..]);
+    for part in parts {
+        out.push(b':');
+        out.extend_from_slice(part);
+    }
+    out.into()
 }
 
 fn tagged(database: i64, kind: &str, name: &str) -> Arc<[u8]> {
@@ -90,7 +123,29 @@ mod tests {
             assert!(seen.insert(probe(0, name)), "{name}");
             assert!(seen.insert(seats(0, name)), "{name}");
             assert!(seen.insert(lease(0, name)), "{name}");
+            for stream in [
+                stream(0, &StreamKey::Room(name.into())),
+                stream(0, &StreamKey::User(name.into())),
+            ] {
+                assert!(seen.insert(log(&stream)), "{name}");
+                for (sender, id) in [("a", "b:c"), ("a:b", "c"), ("", "a:b:c"), ("a", "{b}")] {
+                    let key = message_id(&stream, sender, id);
+                    assert_eq!(hash_tag(&key), hash_tag(&stream), "one slot");
+                    assert!(seen.insert(key), "{name} {sender} {id}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn the_names_of_a_streams_keys_are_those_of_the_documentation() {
+        let room = stream(2, &StreamKey::Room("a{b}".into()));
+        assert_eq!(&*room, b"wsfleet:2:room:{a{b%7D}");
+        assert_eq!(&*log(&room), b"wsfleet:2:room.log:{a{b%7D}");
+        assert_eq!(
+            &*message_id(&room, "ann", "7"),
+            b"wsfleet:2:room.id:{a{b%7D}:3:ann:7"
+        );
     }
 
     proptest! {

@@ -8,10 +8,11 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
-use super::super::{BrokerError, Position};
+use super::super::{Accepted, BrokerError, Page, Position};
+use super::history::Read;
 use super::script::{Answer, Request};
 
 /// Requests that may wait; more are `Overloaded`.
@@ -22,6 +23,9 @@ const QUEUE_BYTES: usize = 64 << 20;
 const BATCH_REQUESTS: usize = 512;
 /// Bytes in one batch, about.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Reads that are asked for at a time: their answers are large, and a crowd that comes back asks all at once.
+const READS: usize = 64;
 
 /// Told of an answer; must not block.
 pub(super) type OnAnswer = Box<dyn FnOnce(Result<Answer, BrokerError>) + Send>;
@@ -62,6 +66,7 @@ pub(super) struct Commands {
     /// Told when there is something to take.
     pub(super) wake: Notify,
     up: watch::Sender<bool>,
+    reads: Semaphore,
 }
 
 impl Commands {
@@ -70,6 +75,7 @@ impl Commands {
             queue: Mutex::default(),
             wake: Notify::new(),
             up: watch::Sender::new(false),
+            reads: Semaphore::new(READS),
         }
     }
 
@@ -107,7 +113,7 @@ impl Commands {
             let regroups = queue.regroups();
             for item in items {
                 let size = item.request.size();
-                let early = regroups && matches!(item.request, Request::Publish { .. });
+                let early = regroups && item.request.is_message();
                 if !queue.up || early {
                     refused.push((item, BrokerError::Unavailable));
                 } else if queue.items.len() >= most || queue.bytes + size > most_bytes {
@@ -144,6 +150,26 @@ impl Commands {
     /// Like [`Commands::ask`], for requests that are answered with a place.
     pub(super) async fn place(&self, request: Request) -> Result<Position, BrokerError> {
         place(self.ask(request).await)
+    }
+
+    /// Reads messages that are kept. Clients ask for that, so the queue's bounds hold for it, and others may have to be
+    /// answered before.
+    pub(super) async fn read(&self, read: Read) -> Result<Page, BrokerError> {
+        let span = read.span;
+        let _turn = self.reads.acquire().await.map_err(|_| BrokerError::Unavailable)?;
+        let (tell, answer) = oneshot::channel();
+        let on_answer: OnAnswer = Box::new(move |result| {
+            // nobody waits any more: the answer is of no use to anybody
+            let _ = tell.send(result);
+        });
+        self.submit([Item {
+            request: Request::Read(Box::new(read)),
+            on_answer: Some(on_answer),
+        }]);
+        match answer.await.unwrap_or(Err(BrokerError::Unconfirmed))? {
+            Answer::Pages(pages) => pages.page(span),
+            _ => Err(BrokerError::Refused("an answer without messages".into())),
+        }
     }
 
     /// Takes what may go next as one batch.
@@ -190,9 +216,17 @@ impl Commands {
 pub(super) fn place(answer: Result<Answer, BrokerError>) -> Result<Position, BrokerError> {
     match answer? {
         Answer::At(position) => Ok(position),
-        Answer::Text(_) | Answer::Nothing | Answer::Done => {
+        Answer::Accepted(_) | Answer::Pages(_) | Answer::Text(_) | Answer::Nothing | Answer::Done => {
             Err(BrokerError::Refused("an answer without a place".into()))
         }
+    }
+}
+
+/// What became of a message.
+pub(super) fn accepted(answer: Result<Answer, BrokerError>) -> Result<Accepted, BrokerError> {
+    match answer {
+        Ok(Answer::Accepted(accepted)) => Ok(accepted),
+        other => place(other).map(Accepted::from),
     }
 }
 

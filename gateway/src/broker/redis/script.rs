@@ -1,14 +1,17 @@
 //! What is asked of Redis, as commands, and what its answers mean.
 //!
 //! A stream's metadata is a hash at the stream's name: `e` the epoch, `o` the offset of the last message. Every script
-//! touches that one key and the channel of the same name, so it runs on one slot of a cluster, in one atomic step.
+//! touches that key, the channel of the same name, and keys with the same hash tag ([`history`]), so it runs on one slot
+//! of a cluster, in one atomic step.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 
-use super::super::{BrokerError, Position};
+use super::super::{Accepted, BrokerError, Position};
+use super::history::{self, Append, Pages, Read};
+use super::naming;
 use super::seat::{self, SeatRequest};
 
 /// Metadata outlives messages by far: 30 days after the stream was last used its epoch may end.
@@ -43,18 +46,27 @@ return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 
 /// Begins a new epoch if Redis lost offsets that had been delivered (a restart from an old file, a failover):
 /// otherwise they would be given out twice and dropped as duplicates. Only the first gateway that sees it changes it.
-/// `KEYS[1]` stream; `ARGV` new epoch, TTL in seconds, epoch that went back, offset delivered in it.
+/// `KEYS[1]` stream, `KEYS[2]` its log; `ARGV` new epoch, TTL in seconds, epoch that went back, offset delivered in it.
 const RENEW: &str = r"
 local epoch = redis.call('HGET', KEYS[1], 'e')
 if not epoch or (epoch == ARGV[3] and tonumber(redis.call('HGET', KEYS[1], 'o')) < tonumber(ARGV[4])) then
   epoch = ARGV[1]
   redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+  redis.call('DEL', KEYS[2])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 ";
 
-const SOURCES: [&str; 5] = [PUBLISH, POSITION, RENEW, seat::TAKE, seat::CLEAR];
+const SOURCES: [&str; 7] = [
+    PUBLISH,
+    POSITION,
+    RENEW,
+    history::APPEND,
+    history::READ,
+    seat::TAKE,
+    seat::CLEAR,
+];
 
 /// The scripts, in the order of [`SOURCES`].
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +74,8 @@ pub(super) enum Script {
     Publish,
     Position,
     Renew,
+    Append,
+    Read,
     TakeSeat,
     ClearSeats,
 }
@@ -91,8 +105,19 @@ impl Scripts {
 
     /// The command that runs a script on its one key; its arguments are still to be added.
     pub(super) fn run(&self, script: Script, key: &[u8]) -> Cmd {
+        self.run_on(script, &[key])
+    }
+
+    fn run_on(&self, script: Script, keys: &[&[u8]]) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&*self.0[script as usize]).arg(1).arg(key);
+        cmd.arg(&*self.0[script as usize]).arg(keys.len()).arg(keys);
+        cmd
+    }
+
+    /// The same for scripts on a stream's keys, with the arguments that all of them take first.
+    pub(super) fn on_stream(&self, script: Script, keys: &[&[u8]]) -> Cmd {
+        let mut cmd = self.run_on(script, keys);
+        cmd.arg(new_epoch()).arg(META_TTL_SECONDS);
         cmd
     }
 }
@@ -102,8 +127,14 @@ impl Scripts {
 pub(super) enum Request {
     /// Publish with the next offset.
     Publish { stream: Arc<[u8]>, event: Bytes },
+    /// Publish with the next offset, and keep something.
+    Append(Box<Append>),
+    /// Read what is kept.
+    Read(Box<Read>),
     /// Publish without an offset: announcements, probes.
     Announce { channel: Arc<[u8]>, payload: Bytes },
+    /// The same with a client's message, which is to reach all gateways.
+    Pass { channel: Arc<[u8]>, payload: Bytes },
     /// Where the stream stands.
     Position { stream: Arc<[u8]> },
     /// A new epoch, unless the stream stands at or after this place.
@@ -115,13 +146,22 @@ pub(super) enum Request {
 }
 
 impl Request {
+    /// A client's message, of which every gateway is to hear.
+    pub(super) const fn is_message(&self) -> bool {
+        matches!(self, Self::Publish { .. } | Self::Append(_) | Self::Pass { .. })
+    }
+
     /// Bytes that it keeps while it waits.
     pub(super) fn size(&self) -> usize {
         const OVERHEAD: usize = 128;
         OVERHEAD
             + match self {
                 Self::Publish { stream, event } => stream.len() + event.len(),
-                Self::Announce { channel, payload } => channel.len() + payload.len(),
+                Self::Append(append) => append.size(),
+                Self::Read(read) => read.stream.len(),
+                Self::Announce { channel, payload } | Self::Pass { channel, payload } => {
+                    channel.len() + payload.len()
+                }
                 Self::Position { stream } | Self::Renew { stream, .. } => stream.len(),
                 Self::Seat(request) => request.size(),
                 Self::Ping => 0,
@@ -130,24 +170,21 @@ impl Request {
 
     /// The command.
     pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
-        let on_stream = |script: Script, stream: &[u8]| {
-            let mut cmd = scripts.run(script, stream);
-            cmd.arg(new_epoch()).arg(META_TTL_SECONDS);
-            cmd
-        };
         match self {
             Self::Publish { stream, event } => {
-                let mut cmd = on_stream(Script::Publish, stream);
+                let mut cmd = scripts.on_stream(Script::Publish, &[stream]);
                 cmd.arg(&event[..]);
                 cmd
             }
-            Self::Position { stream } => on_stream(Script::Position, stream),
+            Self::Append(append) => append.command(scripts),
+            Self::Read(read) => read.command(scripts),
+            Self::Position { stream } => scripts.on_stream(Script::Position, &[stream]),
             Self::Renew { stream, delivered } => {
-                let mut cmd = on_stream(Script::Renew, stream);
+                let mut cmd = scripts.on_stream(Script::Renew, &[stream, &naming::log(stream)]);
                 cmd.arg(&*delivered.epoch).arg(delivered.offset);
                 cmd
             }
-            Self::Announce { channel, payload } => {
+            Self::Announce { channel, payload } | Self::Pass { channel, payload } => {
                 let mut cmd = redis::cmd("PUBLISH");
                 cmd.arg(&channel[..]).arg(&payload[..]);
                 cmd
@@ -164,10 +201,14 @@ fn new_epoch() -> String {
 }
 
 /// What a request was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Answer {
     /// Where the message, or the stream, stands.
     At(Position),
+    /// The same, and whether the message was there before.
+    Accepted(Accepted),
+    /// What is kept.
+    Pages(Pages),
     /// A text.
     Text(Arc<str>),
     /// Nothing is there.
@@ -201,15 +242,16 @@ pub(super) fn answer(value: &Value) -> Result<Answer, Failure> {
     match value {
         Value::ServerError(_) => Err(failure(value)),
         Value::Array(parts) => match &parts[..] {
-            [epoch, Value::Int(offset)] => match (text(epoch), u64::try_from(*offset)) {
-                (Some(epoch), Ok(offset)) => Ok(Answer::At(Position {
-                    epoch: epoch.into(),
-                    offset,
-                })),
-                _ => Err(failure(value)),
-            },
-            _ => Err(failure(value)),
-        },
+            [epoch, Value::Int(offset)] => place_of(epoch, *offset).map(Answer::At),
+            [epoch, Value::Int(offset), Value::Int(duplicate)] => {
+                history::accepted(epoch, *offset, *duplicate).map(Answer::Accepted)
+            }
+            [epoch, Value::Int(offset), Value::Int(more), Value::Array(parts)] => {
+                history::pages(epoch, *offset, *more, parts).map(Answer::Pages)
+            }
+            _ => None,
+        }
+        .ok_or_else(|| failure(value)),
         Value::BulkString(_) => Ok(Answer::Text(text(value).ok_or_else(|| failure(value))?.into())),
         Value::Nil => Ok(Answer::Nothing),
         _ => Ok(Answer::Done),
@@ -228,6 +270,14 @@ fn failure(value: &Value) -> Failure {
         }
         _ => Failure::Refused(error.to_string().into()),
     }
+}
+
+/// The place that two values of an answer say.
+pub(super) fn place_of(epoch: &Value, offset: i64) -> Option<Position> {
+    Some(Position {
+        epoch: text(epoch)?.into(),
+        offset: u64::try_from(offset).ok()?,
+    })
 }
 
 fn text(value: &Value) -> Option<&str> {

@@ -1,6 +1,7 @@
-//! One subscription link's life: resubscription, changes, hand-over, probes.
+//! One subscription link's life: resubscription, changes, hand-over, probes, repairs.
 
 mod probe;
+mod repair;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until};
 
 use self::probe::Probe;
+use self::repair::Repairs;
 use super::super::{BrokerError, Crowded, Position};
 use super::config::Backoff;
 use super::intake::{Intake, Taken};
@@ -34,11 +36,22 @@ struct Resync {
     positions: Vec<(Ticket, Position)>,
 }
 
+/// Why positions are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Of new subscriptions.
+    New,
+    /// Of everything, on a new link.
+    Resync,
+    /// Of streams of which nothing was heard.
+    Compare,
+}
+
 /// What a command on the link was for.
 enum Told {
     Subscribed {
         tickets: Vec<(Ticket, Option<Position>)>,
-        resync: bool,
+        purpose: Purpose,
     },
     Unsubscribed,
 }
@@ -46,7 +59,7 @@ enum Told {
 /// Positions that were read.
 struct ReadBack {
     positions: Vec<(Ticket, Result<Position, BrokerError>)>,
-    resync: bool,
+    purpose: Purpose,
 }
 
 type Telling = BoxFuture<'static, (Told, Result<(), RedisError>)>;
@@ -60,6 +73,7 @@ pub(super) struct Session<'a> {
     telling: Option<Telling>,
     reads: FuturesUnordered<BoxFuture<'a, ReadBack>>,
     resync: Option<Resync>,
+    repairs: Repairs<'a>,
     probe: Option<Probe>,
     probes: u64,
     /// When the link will have been silent for long.
@@ -102,6 +116,7 @@ impl<'a> Session<'a> {
             telling: None,
             reads: FuturesUnordered::new(),
             resync: Some(resync),
+            repairs: Repairs::new(now + subscriber.config.timing.compare),
             probe: None,
             probes: 0,
             silent_at: now + subscriber.config.timing.silence,
@@ -109,7 +124,7 @@ impl<'a> Session<'a> {
         };
         let own = Told::Subscribed {
             tickets: Vec::new(),
-            resync: true,
+            purpose: Purpose::Resync,
         };
         session.tell(own, "SUBSCRIBE", vec![Arc::clone(&subscriber.probe_channel)]);
         session
@@ -120,6 +135,7 @@ impl<'a> Session<'a> {
         let timing = self.subscriber.config.timing;
         loop {
             self.tell_next();
+            self.repair_next();
             self.count_subscriptions();
             self.end_of_resync();
             let alarm = self
@@ -144,6 +160,10 @@ impl<'a> Session<'a> {
                         return "positions cannot be read";
                     }
                 }
+                Some(filled) = self.repairs.reads.next(), if self.repairs.is_due(self.crowded.is_none()) => {
+                    self.filled(filled);
+                }
+                () = sleep_until(self.repairs.compare_at), if self.resync.is_none() => self.compare_silent(),
                 () = self.subscriber.table.wake.notified(), if self.telling.is_none() => {}
                 () = relieved(&mut self.crowded), if self.crowded.is_some() => {
                     self.crowded = None;
@@ -174,7 +194,7 @@ impl<'a> Session<'a> {
             self.tell(
                 Told::Subscribed {
                     tickets: batch,
-                    resync: true,
+                    purpose: Purpose::Resync,
                 },
                 "SUBSCRIBE",
                 channels,
@@ -189,7 +209,7 @@ impl<'a> Session<'a> {
                 self.tell(
                     Told::Subscribed {
                         tickets,
-                        resync: false,
+                        purpose: Purpose::New,
                     },
                     "SUBSCRIBE",
                     channels,
@@ -220,14 +240,17 @@ impl<'a> Session<'a> {
     }
 
     fn confirmed(&mut self, told: Told) {
-        let Told::Subscribed { tickets, resync } = told else {
-            return;
-        };
+        if let Told::Subscribed { tickets, purpose } = told {
+            self.read_positions(tickets, purpose);
+        }
+    }
+
+    fn read_positions(&mut self, tickets: Vec<(Ticket, Option<Position>)>, purpose: Purpose) {
         let subscriber = self.subscriber;
         let read = async move {
             ReadBack {
                 positions: subscriber.positions(tickets).await,
-                resync,
+                purpose,
             }
         };
         self.reads.push(read.boxed());
@@ -235,11 +258,18 @@ impl<'a> Session<'a> {
 
     /// Takes positions; false when those of a resubscription could not be read.
     fn read_back(&mut self, read: ReadBack) -> bool {
-        if !read.resync {
-            for (ticket, result) in read.positions {
-                self.subscriber.table.positioned(&ticket, result);
+        match read.purpose {
+            Purpose::Resync => {}
+            Purpose::Compare => {
+                self.compared(read.positions);
+                return true;
             }
-            return true;
+            Purpose::New => {
+                for (ticket, result) in read.positions {
+                    self.subscriber.table.positioned(&ticket, result);
+                }
+                return true;
+            }
         }
         let Some(resync) = self.resync.as_mut() else {
             return true;
@@ -267,7 +297,8 @@ impl<'a> Session<'a> {
     fn hand_on(&mut self, taken: &Taken, backoff: &mut Backoff) -> Result<(), &'static str> {
         let subscriber = self.subscriber;
         self.silent_at = Instant::now() + subscriber.config.timing.silence;
-        let (deliveries, mut seen) = subscriber.table.deliveries(&taken.messages);
+        let (deliveries, mut seen, holes) = subscriber.table.deliveries(&taken.messages);
+        self.repairs.add(holes);
         if !deliveries.is_empty() {
             self.crowded = subscriber.sink.deliver(deliveries);
         }
@@ -298,7 +329,8 @@ impl<'a> Session<'a> {
     fn settle(&mut self, seen: &mut Seen) {
         let Some(resync) = self.resync.take() else { return };
         let subscriber = self.subscriber;
-        let compared = subscriber.table.settle(&resync.positions);
+        let (compared, holes) = subscriber.table.settle(&resync.positions);
+        self.repairs.add(holes);
         seen.missed += compared.missed;
         seen.epoch_changes += compared.epoch_changes;
         let took = resync.started.elapsed();
@@ -323,7 +355,7 @@ impl<'a> Session<'a> {
         if seen.missed > 0 {
             tracing::warn!(
                 missed = seen.missed,
-                "messages of subscribed streams were not delivered"
+                "messages of subscribed streams did not come; they are read"
             );
         }
     }

@@ -1,7 +1,7 @@
 //! What happened on the links, as metrics.
 
 use prometheus::core::Collector;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
 
 /// Metrics of one broker; they are counted whether or not they are registered anywhere.
 #[derive(Debug)]
@@ -18,7 +18,9 @@ pub struct Stats {
     pub probe_seconds: Histogram,
     /// Resubscription of everything after a reconnect, proof included.
     pub resubscribe_seconds: Histogram,
-    /// Offsets of subscribed streams that were never delivered.
+    /// Holes in what was delivered, by what came of reading them.
+    pub repairs: IntCounterVec,
+    /// Offsets of subscribed streams that did not come by the link; those of them that can be are read.
     pub missed: IntCounter,
     /// Deliveries dropped because their offset had been delivered.
     pub duplicates: IntCounter,
@@ -56,9 +58,16 @@ impl Stats {
                 "ws_broker_resubscribe_seconds",
                 "Resubscription of everything after a reconnect.",
             )?,
+            repairs: IntCounterVec::new(
+                Opts::new(
+                    "ws_gap_repairs_total",
+                    "Holes in streams, filled or told as a gap.",
+                ),
+                &["result"],
+            )?,
             missed: counter(
                 "ws_broker_missed_total",
-                "Messages of subscribed streams that never came.",
+                "Messages of subscribed streams that did not come by themselves.",
             )?,
             duplicates: counter(
                 "ws_broker_duplicates_total",
@@ -90,6 +99,7 @@ impl Stats {
         .into_iter()
         .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)
         .collect();
+        all.push(Box::new(self.repairs.clone()));
         all.push(Box::new(self.probe_seconds.clone()));
         all.push(Box::new(self.resubscribe_seconds.clone()));
         all.push(Box::new(self.subscriptions.clone()));

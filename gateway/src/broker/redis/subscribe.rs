@@ -5,6 +5,10 @@
 //! in order, and a channel's messages travel one way), so positions can be compared with what was delivered, and the
 //! link is proven. Later a probe is published whenever the link was silent for a while: a link that is black-holed, or
 //! that ends at another Redis than the command link, is found that way.
+//!
+//! What was missed is read from the streams ([`Subscriber::fill`]), once for all members of a room, and delivered before
+//! anything that came behind it. Streams of which nothing is heard are compared every now and then: a message that was
+//! lost last shows no hole.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,15 +17,18 @@ use futures::future::join_all;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{BrokerError, Position, Sink};
+use super::super::{BrokerError, Kept, Position, Sink, Span};
 use super::config::{Backoff, RedisConfig};
+use super::history::Read;
 use super::intake::Intake;
 use super::link;
 use super::queue::Commands;
 use super::script::Request;
 use super::session::Session;
 use super::stats::Stats;
-use super::table::{Table, Ticket};
+use super::table::{Hole, Table, Ticket};
+use crate::config::Retention;
+use crate::room::{PAGE_BYTES, PAGE_MESSAGES};
 
 /// What the subscription link's task works with.
 pub(super) struct Subscriber {
@@ -75,6 +82,9 @@ impl Subscriber {
         wanted: Vec<(Ticket, Option<Position>)>,
     ) -> Vec<(Ticket, Result<Position, BrokerError>)> {
         join_all(wanted.into_iter().map(|(ticket, before)| async move {
+            if ticket.retention == Retention::Ephemeral {
+                return (ticket, Ok(Position::none()));
+            }
             let stream = Arc::clone(&ticket.channel);
             let mut result = self
                 .commands
@@ -91,5 +101,32 @@ impl Subscriber {
             (ticket, result)
         }))
         .await
+    }
+
+    /// Reads what is missing, page by page; less of it when it is not kept.
+    pub(super) async fn fill(&self, hole: &Hole) -> Result<Vec<Kept>, BrokerError> {
+        let mut read = Vec::new();
+        let mut after = hole.after.offset;
+        while after < hole.to && matches!(hole.ticket.retention, Retention::Keep { .. }) {
+            let page = self
+                .commands
+                .read(Read {
+                    stream: Arc::clone(&hole.ticket.channel),
+                    span: Span::After(after),
+                    messages: PAGE_MESSAGES,
+                    bytes: PAGE_BYTES,
+                    retention: hole.ticket.retention,
+                })
+                .await?;
+            let Some(last) = page.messages.last().map(|kept| kept.offset) else {
+                break;
+            };
+            if page.position.epoch != hole.after.epoch {
+                break;
+            }
+            read.extend(page.messages.into_iter().filter(|kept| kept.offset <= hole.to));
+            after = last;
+        }
+        Ok(read)
     }
 }

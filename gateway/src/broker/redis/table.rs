@@ -1,5 +1,7 @@
 //! Which streams this gateway is subscribed to, and the last place delivered in each. No I/O.
 
+mod filling;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -9,6 +11,9 @@ use tokio::sync::{Notify, oneshot};
 use super::super::{BrokerError, Delivery, Position, StreamKey};
 use super::intake::Raw;
 use super::message;
+use crate::config::{Histories, Retention};
+pub(super) use filling::Hole;
+use filling::{Filling, Taken};
 
 /// Subscriptions that may wait to be sent; more are `Overloaded`. (Each waiting unsubscription was one of these.)
 const WAITING: usize = 1 << 18;
@@ -18,6 +23,7 @@ const WAITING: usize = 1 << 18;
 pub(super) struct Ticket {
     pub(super) channel: Arc<[u8]>,
     pub(super) id: u64,
+    pub(super) retention: Retention,
 }
 
 /// What is to be told to Redis, in order.
@@ -40,8 +46,13 @@ pub(super) type Waiter = oneshot::Sender<Result<Position, BrokerError>>;
 struct Entry {
     id: u64,
     stream: StreamKey,
+    /// The last place that was seen; delivered, unless a hole before it is being filled.
     last: Option<Position>,
     waiter: Option<Waiter>,
+    /// A hole that is being filled, and what waits behind it.
+    filling: Option<Box<Filling>>,
+    /// Something came since the last comparison.
+    heard: bool,
 }
 
 #[derive(Default)]
@@ -62,47 +73,68 @@ pub(super) struct Seen {
     pub(super) undecodable: u64,
 }
 
+/// What came of looking at a place.
+enum Step {
+    /// It is the next one.
+    Next,
+    /// It had been seen.
+    Known,
+    /// What lies between this place, the last one, and it was not seen; the epoch may be another one.
+    Hole(Position),
+}
+
 impl Seen {
-    /// Moves a stream's last place to a message's place; false when that had been delivered.
-    fn advance(&mut self, last: &mut Option<Position>, epoch: &str, offset: u64) -> bool {
-        match last {
-            Some(position) if *position.epoch == *epoch => {
-                if offset <= position.offset {
-                    self.duplicates += 1;
-                    return false;
-                }
-                self.missed += offset - position.offset - 1;
-                position.offset = offset;
-            }
-            Some(position) => {
-                self.epoch_changes += 1;
-                self.missed += offset.saturating_sub(1);
-                *position = Position {
-                    epoch: epoch.into(),
-                    offset,
-                };
-            }
-            None => {
-                *last = Some(Position {
-                    epoch: epoch.into(),
-                    offset,
-                });
-            }
+    /// Moves a stream's last place to another one.
+    fn advance(&mut self, last: &mut Option<Position>, epoch: &str, offset: u64) -> Step {
+        let Some(position) = last else {
+            *last = Some(Position {
+                epoch: epoch.into(),
+                offset,
+            });
+            return Step::Next;
+        };
+        if *position.epoch != *epoch {
+            self.epoch_changes += 1;
+            self.missed += offset.saturating_sub(1);
+            let anew = Position {
+                epoch: epoch.into(),
+                offset,
+            };
+            return Step::Hole(std::mem::replace(position, anew));
         }
-        true
+        if offset <= position.offset {
+            self.duplicates += 1;
+            return Step::Known;
+        }
+        let before = position.clone();
+        position.offset = offset;
+        if before.offset + 1 == offset {
+            return Step::Next;
+        }
+        self.missed += offset - before.offset - 1;
+        Step::Hole(before)
     }
 }
 
 /// The subscriptions. Every method is short and may be called from any thread.
 #[derive(Default)]
 pub(super) struct Table {
+    histories: Arc<Histories>,
     inner: Mutex<Inner>,
     pub(super) wake: Notify,
 }
 
 impl Table {
+    pub(super) fn new(histories: Arc<Histories>) -> Self {
+        Self {
+            histories,
+            ..Self::default()
+        }
+    }
+
     /// Adds a subscription; `waiter` is told the position, or why there is none (the subscription is gone then).
     pub(super) fn subscribe(&self, channel: Arc<[u8]>, stream: StreamKey, waiter: Waiter) {
+        let retention = self.histories.of(&stream);
         let refusal = {
             let mut inner = self.inner.lock();
             if !inner.linked {
@@ -117,9 +149,15 @@ impl Table {
                     stream,
                     last: None,
                     waiter: Some(waiter),
+                    filling: None,
+                    heard: true,
                 };
                 inner.entries.insert(Arc::clone(&channel), entry);
-                inner.changes.push_back(Change::Subscribe(Ticket { channel, id }));
+                inner.changes.push_back(Change::Subscribe(Ticket {
+                    channel,
+                    id,
+                    retention,
+                }));
                 None
             }
         };
@@ -156,6 +194,7 @@ impl Table {
                     Ticket {
                         channel: Arc::clone(channel),
                         id: entry.id,
+                        retention: self.histories.of(&entry.stream),
                     },
                     entry.last.clone(),
                 )
@@ -170,6 +209,9 @@ impl Table {
             inner.linked = false;
             inner.changes.clear();
             let mut waiters = Vec::new();
+            for entry in inner.entries.values_mut() {
+                entry.give_up();
+            }
             inner.entries.retain(|_, entry| match entry.waiter.take() {
                 Some(waiter) => {
                     waiters.push(waiter);
@@ -243,37 +285,15 @@ impl Table {
         tell(waiter, result);
     }
 
-    /// Everything published before `current` was read has been taken from the link: what of it was not delivered is
-    /// missed. The last place moves there, so nothing is delivered twice.
-    pub(super) fn settle(&self, positions: &[(Ticket, Position)]) -> Seen {
-        let mut seen = Seen::default();
-        let mut inner = self.inner.lock();
-        for (ticket, current) in positions {
-            let Some(entry) = inner
-                .entries
-                .get_mut(&ticket.channel)
-                .filter(|e| e.id == ticket.id)
-            else {
-                continue;
-            };
-            match &mut entry.last {
-                Some(last) if last.epoch == current.epoch => {
-                    seen.missed += current.offset.saturating_sub(last.offset);
-                    last.offset = last.offset.max(current.offset);
-                }
-                Some(last) => {
-                    seen.epoch_changes += 1;
-                    seen.missed += current.offset;
-                    *last = current.clone();
-                }
-                None => entry.last = Some(current.clone()),
-            }
-        }
-        seen
+    /// Everything published before `current` was read has been taken from the link: what of it was not seen is missed.
+    /// The last place moves there, so nothing is delivered twice; the holes are to be filled.
+    pub(super) fn settle(&self, positions: &[(Ticket, Position)]) -> (Seen, Vec<Hole>) {
+        self.compare_with(positions, |_| true)
     }
 
-    /// Makes deliveries of messages: those of unknown channels and those delivered before are left out.
-    pub(super) fn deliveries(&self, messages: &[Raw]) -> (Vec<Delivery>, Seen) {
+    /// Makes deliveries of messages: those of unknown channels and those seen before are left out, those behind a hole wait
+    /// until it is filled.
+    pub(super) fn deliveries(&self, messages: &[Raw]) -> (Vec<Delivery>, Seen, Vec<Hole>) {
         let mut seen = Seen::default();
         // parsed before the lock is taken: subscribers on other threads wait for lookups only
         let parsed: Vec<_> = messages
@@ -281,6 +301,7 @@ impl Table {
             .map(|m| (m, message::decode(&m.payload)))
             .collect();
         let mut out = Vec::with_capacity(parsed.len());
+        let mut holes = Vec::new();
         let mut inner = self.inner.lock();
         for (raw, message) in parsed {
             let Some(entry) = inner.entries.get_mut(&raw.channel[..]) else {
@@ -290,22 +311,20 @@ impl Table {
                 seen.undecodable += 1;
                 continue;
             };
-            let position = match message.position {
-                None => None,
-                Some((epoch, offset)) => {
-                    if !seen.advance(&mut entry.last, epoch, offset) {
-                        continue;
-                    }
-                    entry.last.clone()
+            match entry.take(message, &mut seen) {
+                Taken::Nothing => {}
+                Taken::Delivery(delivery) => out.push(delivery),
+                Taken::BehindHole(before, delivery) => {
+                    let ticket = Ticket {
+                        channel: raw.channel[..].into(),
+                        id: entry.id,
+                        retention: self.histories.of(&entry.stream),
+                    };
+                    holes.extend(entry.dig_before(ticket, before, delivery));
                 }
-            };
-            out.push(Delivery {
-                stream: entry.stream.clone(),
-                position,
-                event: Arc::new(message.event),
-            });
+            }
         }
-        (out, seen)
+        (out, seen, holes)
     }
 }
 

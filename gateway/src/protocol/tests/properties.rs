@@ -44,7 +44,9 @@ proptest! {
         let error = encoded(&ServerMessage::error_because(ErrorCode::Internal, &a, Some(&raw_payload)));
         prop_assert_eq!(&error["error"], &a);
         prop_assert_eq!(&error["id"], &payload);
-        let joined = encoded(&ServerMessage::Joined { room: &a, epoch: &b, offset });
+        let joined = encoded(&ServerMessage::Joined {
+            room: &a, epoch: &b, offset, recovered: None, reason: None,
+        });
         prop_assert_eq!(&joined["room"], &a);
         prop_assert_eq!(&joined["epoch"], &b);
         let shutdown = ServerMessage::ServerShutdown {

@@ -1,3 +1,4 @@
+use super::super::super::{Event, Kept};
 use super::*;
 
 const EVENT: &str = r#"{"m":{"u":"ann","p":1,"t":5,"s":"g1"}}"#;
@@ -41,53 +42,135 @@ fn linked_with(name: &str, position: Position) -> (Table, Ticket) {
     (table, ticket)
 }
 
+/// What is delivered, in words, when no hole can be filled.
+fn told(deliveries: &[Delivery]) -> Vec<String> {
+    let words = deliveries.iter().map(|delivery| {
+        let place = delivery.position.as_ref().unwrap();
+        match &*delivery.event {
+            Event::Missing { from } => format!("{} missing {from}-{}", place.epoch, place.offset),
+            _ => format!("{} {}", place.epoch, place.offset),
+        }
+    });
+    words.collect()
+}
+
 fn offsets(table: &Table, messages: &[Raw]) -> (Vec<u64>, Seen) {
-    let (deliveries, seen) = table.deliveries(messages);
-    (
-        deliveries
-            .iter()
-            .map(|d| d.position.as_ref().unwrap().offset)
-            .collect(),
-        seen,
-    )
+    let (deliveries, seen, holes) = table.deliveries(messages);
+    assert_eq!(holes, [], "no hole is expected");
+    let offset = |d: &Delivery| d.position.as_ref().unwrap().offset;
+    (deliveries.iter().map(offset).collect(), seen)
+}
+
+fn kept(offsets: impl IntoIterator<Item = u64>) -> Vec<Kept> {
+    let kept = |offset| Kept {
+        offset,
+        event: Arc::new(serde_json::from_str(EVENT).unwrap()),
+    };
+    offsets.into_iter().map(kept).collect()
 }
 
 #[test]
-fn a_message_is_delivered_once_and_a_hole_is_counted() {
-    let (table, _) = linked_with("r", at("a", 4));
-    let (delivered, seen) = offsets(
-        &table,
-        &[
-            raw("r", "a", 4),
-            raw("r", "a", 5),
-            raw("r", "a", 5),
-            raw("r", "a", 8),
-            raw("x", "a", 1),
-        ],
-    );
-    assert_eq!(delivered, [5, 8]);
+fn a_message_is_delivered_once_and_what_is_behind_a_hole_waits_until_it_is_filled() {
+    let (table, ticket) = linked_with("r", at("a", 4));
+    let mut messages = vec![
+        raw("r", "a", 4),
+        raw("r", "a", 5),
+        raw("r", "a", 5),
+        raw("r", "a", 8),
+    ];
+    messages.extend([raw("x", "a", 1), raw("r", "a", 9), raw("r", "a", 12)]);
+    let (delivered, seen, holes) = table.deliveries(&messages);
+    assert_eq!(told(&delivered), ["a 5"]);
+    assert_eq!((seen.missed, seen.duplicates), (4, 2));
+    let hole = Hole {
+        ticket,
+        after: at("a", 5),
+        to: 7,
+    };
+    // the second hole is not read: what was there is missing
+    assert_eq!(holes, std::slice::from_ref(&hole));
+    let (delivered, lost) = table.filled(&hole, kept(6..=7));
     assert_eq!(
-        seen,
-        Seen {
-            missed: 2,
-            duplicates: 2,
-            ..Seen::default()
-        }
+        told(&delivered),
+        ["a 6", "a 7", "a 8", "a 9", "a missing 10-11", "a 12"]
+    );
+    assert_eq!(lost, 2);
+    assert_eq!(offsets(&table, &[raw("r", "a", 12), raw("r", "a", 13)]).0, [13]);
+}
+
+#[test]
+fn what_cannot_be_read_is_told_as_missing() {
+    for (read, words, missing) in [
+        (kept([]), &["a missing 5-7", "a 8"][..], 3),
+        (kept(6..=7), &["a missing 5-5", "a 6", "a 7", "a 8"][..], 1),
+        (kept(5..=6), &["a 5", "a 6", "a missing 7-7", "a 8"][..], 1),
+        (kept(1..=9), &["a 5", "a 6", "a 7", "a 8", "a 9"][..], 0),
+    ] {
+        let (table, _) = linked_with("r", at("a", 4));
+        let (_, _, holes) = table.deliveries(&[raw("r", "a", 8)]);
+        let (delivered, lost) = table.filled(&holes[0], read);
+        assert_eq!(
+            (told(&delivered), lost),
+            (words.iter().map(|word| (*word).to_owned()).collect(), missing)
+        );
+    }
+}
+
+#[test]
+fn a_new_epoch_is_told_before_its_messages() {
+    let (table, _) = linked_with("r", at("a", 4));
+    let (delivered, seen, holes) = table.deliveries(&[raw("r", "b", 1), raw("r", "b", 2)]);
+    assert!(delivered.is_empty());
+    assert_eq!((seen.epoch_changes, seen.missed), (1, 0));
+    let (delivered, lost) = table.filled(&holes[0], Vec::new());
+    assert_eq!(
+        (told(&delivered), lost),
+        (vec!["b missing 1-0".into(), "b 1".into(), "b 2".into()], 0)
+    );
+    // and again, with messages that are read
+    let (_, _, holes) = table.deliveries(&[raw("r", "c", 3)]);
+    let (delivered, lost) = table.filled(&holes[0], kept(1..=2));
+    let words = ["c missing 1-0", "c 1", "c 2", "c 3"].map(str::to_owned);
+    assert_eq!((told(&delivered), lost), (words.to_vec(), 0));
+}
+
+#[test]
+fn a_link_that_is_lost_while_a_hole_is_read_leaves_the_place_where_it_was() {
+    let (table, ticket) = linked_with("r", at("a", 4));
+    let (_, _, holes) = table.deliveries(&[raw("r", "a", 7)]);
+    table.unlink();
+    assert_eq!(table.link(), [(ticket.clone(), Some(at("a", 4)))]);
+    assert_eq!(
+        table.filled(&holes[0], kept(5..=6)).0.len(),
+        0,
+        "that was another link's"
+    );
+    let (_, holes) = table.settle(&[(ticket, at("a", 7))]);
+    let (delivered, lost) = table.filled(&holes[0], kept(5..=7));
+    assert_eq!(
+        (told(&delivered), lost),
+        (vec!["a 5".into(), "a 6".into(), "a 7".into()], 0)
     );
 }
 
 #[test]
-fn a_new_epoch_begins_to_count_anew() {
-    let (table, _) = linked_with("r", at("a", 4));
-    let (delivered, seen) = offsets(&table, &[raw("r", "b", 1), raw("r", "b", 2)]);
-    assert_eq!(delivered, [1, 2]);
+fn a_stream_of_which_nothing_is_heard_is_compared() {
+    let (table, ticket) = linked_with("r", at("a", 4));
+    assert_eq!(table.silent(), [], "it was subscribed just now");
+    assert_eq!(table.silent(), [(ticket.clone(), Some(at("a", 4)))]);
     assert_eq!(
-        seen,
-        Seen {
-            epoch_changes: 1,
-            ..Seen::default()
-        }
+        table.compare(&[(ticket.clone(), at("a", 4))]),
+        (Seen::default(), vec![])
     );
+    let (seen, holes) = table.compare(&[(ticket.clone(), at("a", 5))]);
+    assert_eq!((seen.missed, holes.len()), (1, 1));
+    // the message was on its way, and comes behind what was read
+    assert_eq!(offsets(&table, &[raw("r", "a", 5)]).1.duplicates, 1);
+    assert_eq!(told(&table.filled(&holes[0], kept([5])).0), ["a 5"]);
+    // heard of meanwhile: what was read is old
+    assert_eq!(offsets(&table, &[raw("r", "a", 6)]).0, [6]);
+    assert_eq!(table.compare(&[(ticket, at("z", 1))]), (Seen::default(), vec![]));
+    assert_eq!(table.silent(), []);
 }
 
 #[test]
@@ -107,19 +190,20 @@ fn after_a_reconnect_what_was_not_delivered_is_counted_once() {
     table.unlink();
     assert_eq!(table.link(), [(ticket.clone(), Some(at("a", 4)))]);
     // 5 to 7 were published without us, 8 after the new link subscribed, before the positions were read
-    assert_eq!(offsets(&table, &[raw("r", "a", 8)]).1.missed, 3);
-    assert_eq!(table.settle(&[(ticket.clone(), at("a", 8))]), Seen::default());
-    assert_eq!(table.settle(&[(ticket.clone(), at("a", 10))]).missed, 2);
-    assert_eq!(offsets(&table, &[raw("r", "a", 10), raw("r", "a", 11)]).0, [11]);
-    let anew = table.settle(&[(ticket, at("b", 2))]);
+    let (_, seen, holes) = table.deliveries(&[raw("r", "a", 8)]);
+    assert_eq!((seen.missed, holes.len()), (3, 1));
+    table.filled(&holes[0], kept(5..=7));
     assert_eq!(
-        anew,
-        Seen {
-            missed: 2,
-            epoch_changes: 1,
-            ..Seen::default()
-        }
+        table.settle(&[(ticket.clone(), at("a", 8))]),
+        (Seen::default(), vec![])
     );
+    let (seen, holes) = table.settle(&[(ticket.clone(), at("a", 10))]);
+    assert_eq!((seen.missed, &holes[0].after, holes[0].to), (2, &at("a", 8), 10));
+    table.filled(&holes[0], kept(9..=10));
+    assert_eq!(offsets(&table, &[raw("r", "a", 10), raw("r", "a", 11)]).0, [11]);
+    let (seen, holes) = table.settle(&[(ticket, at("b", 2))]);
+    assert_eq!((seen.missed, seen.epoch_changes), (2, 1));
+    assert_eq!((&holes[0].after, holes[0].to), (&at("b", 0), 2));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::client::ParseError;
 use crate::protocol::error::ErrorCode;
-use crate::protocol::server::{ServerMessage, WelcomeLimits};
+use crate::protocol::server::{Entry, Lost, ServerMessage, Standing, WelcomeLimits};
 use schema::server_message as server;
 
 /// A client's message as JSON text.
@@ -44,8 +44,10 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Welcome { connection_id, user_id, server_id, ping_interval, limits, features }
-    Joined { room, epoch, offset }
+    Welcome { connection_id, user_id, server_id, ping_interval, limits, features, resume_window, position }
+    Joined { room, epoch, offset, recovered, reason }
+    Resumed { epoch, offset, recovered, reason }
+    History { room, epoch, offset, messages, next, id = optional_text }
     Left { room }
     RoomMessage { room_id, user_id, payload = json, timestamp, server_id, offset }
     DirectMessage { from_user_id, payload = json, timestamp, offset }
@@ -96,6 +98,20 @@ own! {
     u64 => u64, number: number;
     bool => bool, is: is;
     Option<u64> => Option<u64>, number: number;
+    Option<bool> => Option<bool>, is: is;
+    Option<&str> => Option<String>, text: text.map(str::to_owned);
+    Option<Lost> => Option<String>, lost: lost.map(|lost| lost.as_str().to_owned());
+    Standing<'_> => Option<server::Position>, standing: Some(server::Position {
+        epoch: standing.epoch.to_owned(),
+        offset: standing.offset,
+    });
+    &[Entry<'_>] => Vec<server::Entry>, entries: entries.iter().map(|entry| server::Entry {
+        user_id: entry.user_id.to_owned(),
+        payload: json(entry.payload),
+        timestamp: entry.timestamp,
+        server_id: entry.server_id.to_owned(),
+        offset: entry.offset,
+    }).collect();
     ErrorCode => String, code: code.as_str().to_owned();
     &[&str] => Vec<String>, texts: texts.iter().map(|&text| text.to_owned()).collect();
     WelcomeLimits => Option<server::Limits>, limits: Some(server::Limits {

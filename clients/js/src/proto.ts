@@ -1,18 +1,29 @@
 /**
  * The codec `wsfleet.v1.proto`: Protocol Buffers by `docs/wsfleet.v1.proto`, in a binary frame. What the schema has not
- * cannot be sent: positions of a `join` are left out, other messages throw.
+ * cannot be sent: it throws.
  */
 import type { ClientMessage, Codec, ServerMessage } from "./messages.js";
-import { fields, putBytes, putText, textOf, type Value } from "./wire.js";
+import { fields, putBytes, putNumber, putText, textOf, type Value } from "./wire.js";
 
-/** `ClientMessage`: the field of the `oneof`, and the fields of that message. All are texts; a payload is JSON text. */
-const CLIENT: Partial<Record<ClientMessage["type"], [number, Record<string, number>]>> = {
-  join: [1, { room: 1, id: 2 }],
+/** The fields of a message of a client: texts, numbers, messages; a payload is JSON text. */
+type Fields = Record<string, number>;
+
+/** `ClientMessage`: the field of the `oneof`, and the fields of that message. */
+const CLIENT: Partial<Record<ClientMessage["type"], [number, Fields]>> = {
+  join: [1, { room: 1, id: 2, epoch: 3, offset: 4 }],
   leave: [2, { room: 1, id: 2 }],
   room_message: [3, { room: 1, payload: 2, id: 3, msgId: 4 }],
   direct_message: [4, { targetUserId: 1, payload: 2, id: 3, msgId: 4 }],
   ping: [5, {}],
   refresh: [6, { token: 1, id: 2 }],
+  resume: [7, { rooms: 1, user: 2, id: 3 }],
+  history: [8, { room: 1, limit: 2, before: 3, id: 4 }],
+};
+
+/** Fields that are messages, or lists of them. */
+const NESTED: Record<string, Fields> = {
+  rooms: { room: 1, epoch: 2, offset: 3 },
+  user: { epoch: 1, offset: 2 },
 };
 
 /** How a field is read, and what it is when it is not there; without that it stays away. */
@@ -20,6 +31,8 @@ interface Field {
   name: string;
   read: (value: Value) => unknown;
   missing?: unknown;
+  /** It is a list. */
+  repeated?: true;
 }
 
 type Schema = Record<number, Field>;
@@ -35,6 +48,9 @@ const number = (name: string): Field => ({ name, read: read.number, missing: 0 }
 const boolean = (name: string): Field => ({ name, read: read.boolean, missing: false });
 const maybeNumber = (name: string): Field => ({ name, read: read.number, missing: null });
 const maybeText = (name: string): Field => ({ name, read: read.text });
+const given = (name: string): Field => ({ name, read: read.number });
+const maybeBoolean = (name: string): Field => ({ name, read: read.boolean });
+const nested = (name: string, schema: Schema): Field => ({ name, read: (value) => message(bytesOf(value), schema) });
 const payload: Field = { name: "payload", read: read.json, missing: null };
 
 const LIMITS: Schema = {
@@ -45,8 +61,14 @@ const LIMITS: Schema = {
   5: number("bytesPerSecond"),
 };
 const PRESENCE: Schema = { 1: text("roomId"), 2: text("userId"), 3: text("serverId") };
-/** The only field that is repeated. */
-const FEATURES = "features";
+const POSITION: Schema = { 1: text("epoch"), 2: number("offset") };
+const ENTRY: Schema = {
+  1: text("userId"),
+  2: payload,
+  3: number("timestamp"),
+  4: text("serverId"),
+  5: number("offset"),
+};
 
 /** `ServerMessage`: by the field of the `oneof`. */
 const SERVER: Record<number, [ServerMessage["type"], Schema]> = {
@@ -62,10 +84,15 @@ const SERVER: Record<number, [ServerMessage["type"], Schema]> = {
         read: (value) => message(bytesOf(value), LIMITS),
         missing: message(new Uint8Array(), LIMITS),
       },
-      6: { name: FEATURES, read: read.text, missing: [] },
+      6: { name: "features", read: read.text, missing: [], repeated: true },
+      7: number("resumeWindow"),
+      8: nested("position", POSITION),
     },
   ],
-  2: ["joined", { 1: text("room"), 2: text("epoch"), 3: number("offset") }],
+  2: [
+    "joined",
+    { 1: text("room"), 2: text("epoch"), 3: number("offset"), 4: maybeBoolean("recovered"), 5: maybeText("reason") },
+  ],
   3: ["left", { 1: text("room") }],
   4: [
     "room_message",
@@ -88,8 +115,20 @@ const SERVER: Record<number, [ServerMessage["type"], Schema]> = {
     { 1: text("reason"), 2: number("reconnectDelay"), 3: maybeNumber("deadline"), 4: boolean("resume") },
   ],
   11: ["error", { 1: text("error"), 2: text("code"), 3: boolean("temporary"), 4: maybeText("id") }],
-  12: ["gap", { 1: text("room"), 2: number("from"), 3: number("to"), 4: text("epoch") }],
+  12: ["gap", { 1: maybeText("room"), 2: number("from"), 3: number("to"), 4: text("epoch") }],
   13: ["refreshed", { 1: maybeNumber("expiresAt"), 2: maybeText("id") }],
+  14: ["resumed", { 1: text("epoch"), 2: number("offset"), 3: boolean("recovered"), 4: maybeText("reason") }],
+  15: [
+    "history",
+    {
+      1: text("room"),
+      2: text("epoch"),
+      3: number("offset"),
+      4: { ...nested("messages", ENTRY), missing: [], repeated: true },
+      5: given("next"),
+      6: maybeText("id"),
+    },
+  ],
 };
 
 function bytesOf(value: Value): Uint8Array {
@@ -106,8 +145,8 @@ function message(bytes: Uint8Array, schema: Schema): Record<string, unknown> {
   for (const [number, value] of fields(bytes)) {
     const field = schema[number];
     if (!field) continue;
-    const { name, read } = field;
-    found[name] = name === FEATURES ? [...(found[name] as unknown[]), read(value)] : read(value);
+    const { name, read, repeated } = field;
+    found[name] = repeated ? [...(found[name] as unknown[]), read(value)] : read(value);
   }
   return found;
 }
@@ -116,20 +155,32 @@ function encode(message: ClientMessage): Uint8Array<ArrayBuffer> {
   const known = CLIENT[message.type];
   if (!known) throw new TypeError(`${message.type} is not in wsfleet.v1.proto: use another codec`);
   const [field, schema] = known;
-  const inner: number[] = [];
+  const out: number[] = [];
+  putBytes(out, field, inner({ ...message }, schema));
+  return Uint8Array.from(out);
+}
+
+function inner(message: Record<string, unknown>, schema: Fields): number[] {
+  const out: number[] = [];
   for (const [name, number] of Object.entries(schema)) {
-    const value = (message as unknown as Record<string, unknown>)[name];
+    const value = message[name];
+    const known = NESTED[name];
     if (name === "payload") {
       const json = JSON.stringify(value) as string | undefined;
       if (json === undefined) throw new TypeError(`a ${typeof value} cannot be sent`);
-      putText(inner, number, json);
-    } else if (value !== undefined) {
-      putText(inner, number, value as string);
+      putText(out, number, json);
+    } else if (value === undefined) {
+      continue;
+    } else if (known) {
+      const list: unknown[] = Array.isArray(value) ? value : [value];
+      for (const item of list) putBytes(out, number, inner(item as Record<string, unknown>, known));
+    } else if (typeof value === "number") {
+      putNumber(out, number, value);
+    } else {
+      putText(out, number, value as string);
     }
   }
-  const out: number[] = [];
-  putBytes(out, field, inner);
-  return Uint8Array.from(out);
+  return out;
 }
 
 function decode(data: unknown): ServerMessage {

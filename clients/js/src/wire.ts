@@ -24,6 +24,12 @@ export function putText(out: number[], field: number, value: string): void {
   putBytes(out, field, utf8.encode(value));
 }
 
+/** Appends a field of a number from 0 to 2^53 - 1. */
+export function putNumber(out: number[], field: number, value: number): void {
+  varint(out, field * 8);
+  varint(out, value);
+}
+
 /** What a field holds: a number, or bytes. */
 export type Value = number | Uint8Array;
 

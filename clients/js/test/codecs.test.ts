@@ -72,7 +72,7 @@ test("MessagePack: what is none is refused", () => {
 test("Protocol Buffers: client messages as the schema has their bytes", () => {
   const table: [ClientMessage, string][] = [
     [{ type: "join", room: "r", id: "1" }, "0a06 0a0172 120131"],
-    [{ type: "join", room: "r", id: "1", epoch: "e", offset: 4 }, "0a06 0a0172 120131"],
+    [{ type: "join", room: "r", id: "1", epoch: "e", offset: 4 }, "0a0b 0a0172 120131 1a0165 2004"],
     [{ type: "leave", room: "r" }, "1203 0a0172"],
     [
       { type: "room_message", room: "r", payload: { a: 1 }, id: "1", msgId: "m" },
@@ -84,6 +84,12 @@ test("Protocol Buffers: client messages as the schema has their bytes", () => {
     ],
     [{ type: "ping" }, "2a00"],
     [{ type: "refresh", token: "t", id: "1" }, "3206 0a0174 120131"],
+    [
+      { type: "resume", rooms: [{ room: "r", epoch: "e", offset: 4 }], user: { epoch: "p", offset: 3 }, id: "1" },
+      "3a14 0a080a01721201651804 12050a01701003 1a0131",
+    ],
+    [{ type: "resume", rooms: [], id: "1" }, "3a03 1a0131"],
+    [{ type: "history", room: "r", limit: 9, before: 4, id: "1" }, "420a 0a0172 1009 1804 220131"],
   ];
   for (const [message, expected] of table) assert.equal(hex(proto.encode(message)), expected.replaceAll(" ", ""));
 });
@@ -98,6 +104,23 @@ test("Protocol Buffers: server messages, with what proto3 leaves out, and what a
   const table: [string, unknown][] = [
     ["1205 0a0172 1201", undefined],
     ["1206 0a0172 120165", { type: "joined", room: "r", epoch: "e", offset: 0 }],
+    ["120a 0a0172 120165 1804 2001", { type: "joined", room: "r", epoch: "e", offset: 4, recovered: true }],
+    [
+      "720e 0a0165 1003 2207746f6f5f6f6c64",
+      { type: "resumed", epoch: "e", offset: 3, recovered: false, reason: "too_old" },
+    ],
+    [
+      "7a14 0a0172 220d0a01751201311805220173 2802 2802",
+      {
+        type: "history",
+        room: "r",
+        epoch: "",
+        offset: 0,
+        messages: [{ userId: "u", payload: 1, timestamp: 5, serverId: "s", offset: 2 }],
+        next: 2,
+      },
+    ],
+    ["6204 10051806", { type: "gap", from: 5, to: 6, epoch: "" }],
     ["4a00", { type: "pong" }],
     ["6a00", { type: "refreshed", expiresAt: null }],
     ["6a0b 08ffffffffffffff0f 1200", { type: "refreshed", expiresAt: 2 ** 53 - 1, id: "" }],

@@ -245,3 +245,25 @@ async fn offsets_that_went_back_end_the_epoch_and_its_messages() -> Result<()> {
     assert_eq!(offsets(&node.wait_delivered(6).await?), [1, 2, 3, 4, 5, 1]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_log_whose_metadata_was_evicted_is_not_taken_for_that_of_the_new_epoch() -> Result<()> {
+    let redis = RedisServer::start().await?;
+    let node = Node::healthy(&redis.url()).await?;
+    let lobby = room("lobby");
+    let mut before = Position::none();
+    for n in 0..5 {
+        before = node.publish(&lobby, &format!("old {n}")).await??;
+    }
+    let mut connection = redis.connection().await?;
+    let _: u64 = ask(&mut connection, &["DEL", &key("lobby")]).await?;
+    let anew = soon("subscribed", node.broker.subscribe(lobby.clone())).await??;
+    assert_ne!(anew.epoch, before.epoch);
+    assert_eq!(anew.offset, 0);
+    let first = node.publish(&lobby, "new").await??;
+    assert_eq!((&first.epoch, first.offset), (&anew.epoch, 1));
+    let page = read(&node, &lobby, Span::Before(None)).await?;
+    assert_eq!(read_offsets(&page), [1]);
+    assert_eq!(page.position, first);
+    Ok(())
+}

@@ -111,9 +111,12 @@ impl Held {
         };
         let first = self.tail.iter().position(|entry| behind(&entry));
         let entries = self.tail.iter().skip(first.unwrap_or(self.tail.len()));
+        let next = first.and_then(|first| self.tail[first].position.as_ref());
+        // a member that came later may have everything that was dropped
+        let whole = next.is_some_and(|next| next.offset <= place.offset + 1);
         Tail {
             entries: entries.cloned().collect(),
-            lost: self.lost,
+            lost: self.lost && !whole,
         }
     }
 }

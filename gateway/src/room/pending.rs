@@ -107,7 +107,8 @@ impl Pending {
             held.until(id, place);
             return Tail::default();
         }
-        let tail = held.release(id, place);
+        let mut tail = held.release(id, place);
+        tail.lost &= room.offset > place.offset;
         self.joins(id);
         self.drop_unheld();
         tail
@@ -379,5 +380,21 @@ mod tests {
         let tail = pending.release(ConnId(1), &at(0), &at(5_000));
         assert!(tail.lost);
         assert!(offsets_of(&tail).into_iter().eq(4_097..=5_000));
+    }
+
+    #[test]
+    fn a_member_that_was_told_a_place_behind_what_was_dropped_has_lost_nothing() {
+        for (told, first) in [(4_095, None), (4_096, Some(4_097)), (5_000, None)] {
+            let mut pending = Pending::default();
+            pending.hold(ConnId(1));
+            pending.hold(ConnId(2));
+            for offset in 1..=5_000 {
+                push(&mut pending, offset, 1);
+                while pending.take().is_some() {}
+            }
+            let tail = pending.release(ConnId(2), &at(told), &at(5_000));
+            assert_eq!(tail.lost, told == 4_095, "told {told}");
+            assert_eq!(offsets_of(&tail).first().copied().filter(|_| !tail.lost), first);
+        }
     }
 }

@@ -32,13 +32,15 @@ redis.call('PUBLISH', KEYS[1], epoch .. ' ' .. string.format('%.0f', offset) .. 
 return {epoch, offset}
 ";
 
-/// Reads the position; creates the epoch if there is none, so that an empty room has one to tell.
-/// `KEYS[1]` stream; `ARGV` epoch to use if there is none, TTL in seconds.
+/// Reads the position; creates the epoch if there is none, so that an empty room has one to tell. What is left of an epoch
+/// whose metadata was evicted goes with it: its offsets would stand in the new one's way.
+/// `KEYS[1]` stream, `KEYS[2]` its log; `ARGV` epoch to use if there is none, TTL in seconds.
 const POSITION: &str = r"
 local epoch = redis.call('HGET', KEYS[1], 'e')
 if not epoch then
   epoch = ARGV[1]
   redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+  redis.call('DEL', KEYS[2])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
@@ -178,7 +180,7 @@ impl Request {
             }
             Self::Append(append) => append.command(scripts),
             Self::Read(read) => read.command(scripts),
-            Self::Position { stream } => scripts.on_stream(Script::Position, &[stream]),
+            Self::Position { stream } => scripts.on_stream(Script::Position, &[stream, &naming::log(stream)]),
             Self::Renew { stream, delivered } => {
                 let mut cmd = scripts.on_stream(Script::Renew, &[stream, &naming::log(stream)]);
                 cmd.arg(&*delivered.epoch).arg(delivered.offset);

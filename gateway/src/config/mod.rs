@@ -6,6 +6,7 @@
 
 mod args;
 mod auth;
+mod broker;
 mod error;
 mod history;
 mod limits;
@@ -16,6 +17,7 @@ mod values;
 
 pub use args::Args;
 pub use auth::{AuthSettings, JwksUrl, JwtSettings, RoomsClaim};
+pub use broker::{BrokerChoice, RedisUrl};
 pub use error::{ConfigError, Layer};
 pub use history::{DirectHistory, Histories, HistoryRule, Retention};
 pub use limits::{Limit, Limits};
@@ -23,8 +25,8 @@ pub use secret::Secret;
 pub use settings::Settings;
 pub use slow::{SlowPolicies, SlowPolicy, SlowRule};
 pub use values::{
-    AllowedOrigins, AuthMode, BrokerChoice, Compression, DrainWindow, HandshakeTimeout, JwtLeeway, LogFilter,
-    LogFormat, MaxConnections, Origin, RedisUrl, Revision, ServerId, TokenGrace, TrustedHops,
+    AllowedOrigins, AuthMode, Compression, DrainWindow, HandshakeTimeout, JwtLeeway, LogFilter, LogFormat,
+    MaxConnections, Origin, Revision, ServerId, TokenGrace, TrustedHops,
 };
 
 /// Exit code after a [`ConfigError`]: `EX_USAGE` of sysexits.h.

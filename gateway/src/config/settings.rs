@@ -6,13 +6,14 @@ use std::str::FromStr;
 
 use super::args::{Args, Text};
 use super::auth::AuthSettings;
+use super::broker::BrokerChoice;
 use super::error::{ConfigError, Layer};
 use super::history::{Histories, HistoryRule};
 use super::limits::{LimitError, Limits};
 use super::secret::Secret;
 use super::slow::SlowPolicies;
 use super::values::{
-    Allowed, AllowedOrigins, BrokerChoice, Compression, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
+    Allowed, AllowedOrigins, Compression, DrainWindow, HandshakeTimeout, LogFilter, LogFormat,
     MaxConnections, Revision, ServerId, TokenGrace, TrustedHops,
 };
 use crate::tls::TlsFiles;

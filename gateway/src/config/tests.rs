@@ -142,9 +142,10 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--listen=8080"], &["--listen", "\"8080\"", "0.0.0.0:8080"]),
         (&["--api-listen=localhost:1"], &["--api-listen", "an IP address and a port"]),
         (&["--admin-listen=1.2.3.4:99999"], &["--admin-listen", "an IP address and a port"]),
-        (&["--broker=kafka://x"], &["--broker", "memory, or redis://"]),
-        (&["--broker=redis://"], &["--broker", "memory, or redis://"]),
-        (&["--broker=redis://h?protocol=resp3"], &["--broker", "memory, or redis://"]),
+        (&["--broker=kafka://x"], &["--broker", "memory, redis://", "redis-sentinel://"]),
+        (&["--broker=redis://"], &["--broker", "give redis://"]),
+        (&["--broker=redis://h?protocol=resp3"], &["--broker", "give redis://"]),
+        (&["--broker=redis-sentinel://h"], &["--broker", "give redis-sentinel://", "/master[/database]"]),
         (&["--broker=redis://h/zero"], &["--broker", "[/database]"]),
         (&["--auth=none"], &["--auth", "\"none\"", "jwt, insecure-token or anonymous"]),
         (&["--max-connections=0"], &["--max-connections", "from 1 to 10000000"]),
@@ -268,6 +269,12 @@ fn passwords_are_not_shown() {
     let shown = format!("{settings:?}");
     assert!(
         !shown.contains("hunter2") && shown.contains("redis://h:6379"),
+        "{shown}"
+    );
+    let sentinel = "--broker=redis-sentinel://user:hunter2@a,b:1/m/2";
+    let shown = format!("{:?}", load(&[DEV, sentinel], &[], None).unwrap());
+    assert!(
+        !shown.contains("hunter2") && shown.contains("redis-sentinel://a:26379,b:1/m"),
         "{shown}"
     );
 }

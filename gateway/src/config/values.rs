@@ -1,6 +1,5 @@
 //! Values of settings: each a type of its own that is valid once it exists.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,64 +7,9 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use crate::broker::redis::RedisConfig;
-
 /// What would have been allowed; the words follow "give ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed(pub &'static str);
-
-/// What carries messages between gateways.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BrokerChoice {
-    /// Nothing: this gateway is alone.
-    Memory,
-    /// A Redis server.
-    Redis(RedisUrl),
-}
-
-impl FromStr for BrokerChoice {
-    type Err = Allowed;
-
-    fn from_str(text: &str) -> Result<Self, Allowed> {
-        let allowed = Allowed("memory, or redis://[user:password@]host[:port][/database]");
-        if text == "memory" {
-            return Ok(Self::Memory);
-        }
-        // one judge of what a Redis URL is: what passes here is taken by the broker
-        RedisConfig::from_url(text).map_err(|_| allowed)?;
-        Url::parse(text)
-            .map(|url| Self::Redis(RedisUrl(url)))
-            .map_err(|_| allowed)
-    }
-}
-
-/// `redis://…`; shown without user and password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(Url);
-
-impl RedisUrl {
-    /// The URL with its password, for the client of the server.
-    pub fn expose(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "redis://{}:{}",
-            self.0.host_str().unwrap_or_default(),
-            self.0.port().unwrap_or(6379)
-        )
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// How clients are identified.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

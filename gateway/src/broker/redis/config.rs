@@ -1,64 +1,43 @@
 //! Where Redis is, and how patient the links are. Pure; no password ever appears in `Debug` or in an error.
 
+mod url;
+
 use std::fmt;
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
-use redis::{ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+use redis::{
+    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+};
 
-/// What is wrong with a `redis://` URL. The URL itself is not repeated: it may hold a password.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ConfigError {
-    /// It does not parse, or is of another scheme; write it in the form that the text shows.
-    #[error("the Redis URL is malformed ({0}); write redis://[user][:password@]host[:port][/database]")]
-    Malformed(String),
-    /// The host is missing.
-    #[error("the Redis URL names no host; write redis://host:6379")]
-    NoHost,
-    /// The part after the host is no database number.
-    #[error("`/{0}` in the Redis URL is no database number; write /0 to /15, or leave it out")]
-    Database(String),
-    /// A query or a fragment: nothing of what it asks for would happen.
-    #[error("the Redis URL takes no `{0}`; leave it out")]
-    Extra(char),
-}
+pub use self::url::ConfigError;
+pub(super) use self::url::{Server, Shape};
 
-/// A standalone Redis.
+/// Which servers of Redis there are, and how they are entered.
 #[derive(Clone)]
 pub struct RedisConfig {
-    pub(super) info: ConnectionInfo,
+    pub(super) shape: Shape,
+    /// User, password, database, protocol: the same for every server.
+    access: RedisConnectionInfo,
     pub(super) timing: Timing,
 }
 
 impl RedisConfig {
-    /// Parses `redis://[user][:password@]host[:port][/database]`; user and password may be percent-encoded.
+    /// Parses one of
+    /// - `redis://[user][:password@]host[:port][/database]`,
+    /// - `redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]`,
+    /// - `redis-cluster://[user:password@]host[:port],host[:port]`.
+    ///
+    /// User and password may be percent-encoded.
     pub fn from_url(text: &str) -> Result<Self, ConfigError> {
-        let url = url::Url::parse(text).map_err(|e| ConfigError::Malformed(e.to_string()))?;
-        if url.scheme() != "redis" {
-            return Err(ConfigError::Malformed(format!("scheme `{}`", url.scheme())));
+        let (shape, access) = url::parse(text)?;
+        if matches!(shape, Shape::Cluster { .. }) {
+            return Err(ConfigError::Unserved);
         }
-        if url.host_str().is_none_or(str::is_empty) {
-            return Err(ConfigError::NoHost);
-        }
-        let path = url.path().trim_matches('/');
-        if !path.is_empty() && path.parse::<u16>().is_err() {
-            return Err(ConfigError::Database(path.to_owned()));
-        }
-        if url.query().is_some() {
-            return Err(ConfigError::Extra('?'));
-        }
-        if url.fragment().is_some() {
-            return Err(ConfigError::Extra('#'));
-        }
-        let info = url
-            .into_connection_info()
-            .map_err(|e| ConfigError::Malformed(e.to_string()))?;
-        // RESP3: pushes and replies share a link, so the subscription link can be asked things too
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let tcp = TcpSettings::default().set_nodelay(true);
-        let info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         Ok(Self {
-            info,
+            shape,
+            // RESP3: pushes and replies share a link, so the subscription link can be asked things too
+            access: access.set_protocol(ProtocolVersion::RESP3),
             timing: Timing::default(),
         })
     }
@@ -70,14 +49,24 @@ impl RedisConfig {
         self
     }
 
-    /// `host:port`, for logs.
+    /// `host:port` of the server, or of all that are named, for logs and whoever reads settings; no password.
     pub fn address(&self) -> String {
-        self.info.addr().to_string()
+        self.shape.to_string()
     }
 
     /// The database number. Channels have none in Redis, so it is part of every name (see [`super::naming`]).
     pub(super) fn database(&self) -> i64 {
-        self.info.redis_settings().db()
+        self.access.db()
+    }
+
+    /// How one of the servers is connected to.
+    pub(super) fn connection_info(&self, server: &Server) -> Result<ConnectionInfo, RedisError> {
+        let address = ConnectionAddr::Tcp(server.host.clone(), server.port);
+        let tcp = TcpSettings::default().set_nodelay(true);
+        Ok(address
+            .into_connection_info()?
+            .set_redis_settings(self.access.clone())
+            .set_tcp_settings(tcp))
     }
 }
 
@@ -166,15 +155,15 @@ mod tests {
         let config = RedisConfig::from_url("redis://chat:s%40cret@cache.internal:6380/3").unwrap();
         assert_eq!(config.address(), "cache.internal:6380");
         assert_eq!(config.database(), 3);
-        assert_eq!(config.info.redis_settings().username(), Some("chat"));
-        assert_eq!(config.info.redis_settings().password(), Some("s@cret"));
+        assert_eq!(config.access.username(), Some("chat"));
+        assert_eq!(config.access.password(), Some("s@cret"));
         assert!(!format!("{config:?}").contains("cret"));
     }
 
     #[test]
     fn a_short_url_takes_the_defaults() {
         let config = RedisConfig::from_url("redis://[::1]").unwrap();
-        assert_eq!(config.address(), "::1:6379");
+        assert_eq!(config.address(), "[::1]:6379");
         assert_eq!(config.database(), 0);
     }
 

@@ -10,7 +10,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 
-use super::config::RedisConfig;
+use super::config::{RedisConfig, Server, Shape};
 use super::script::{Failure, Scripts};
 
 /// Why a link could not be made.
@@ -50,7 +50,8 @@ impl CommandLink {
                 }
                 Ok::<(), std::convert::Infallible>(())
             };
-            let mut connection = open(config, on_push).await?;
+            let server = server(config)?;
+            let mut connection = open(config, server, on_push).await?;
             name(&mut connection, "command").await?;
             let process = process(&mut connection).await?;
             let answers = all(&mut connection, &Scripts::load()).await?;
@@ -75,7 +76,7 @@ where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
     let work = async {
-        let mut connection = open(config, on_push).await?;
+        let mut connection = open(config, server(config)?, on_push).await?;
         name(&mut connection, "subscription").await?;
         Ok(connection)
     };
@@ -90,7 +91,21 @@ pub(super) async fn all(
     connection.send_packed_commands(pipeline, 0, pipeline.len()).await
 }
 
-async fn open<F>(config: &RedisConfig, on_push: F) -> Result<MultiplexedConnection, RedisError>
+/// The server that is to be connected to.
+fn server(config: &RedisConfig) -> Result<&Server, ConnectError> {
+    match &config.shape {
+        Shape::Standalone(server) => Ok(server),
+        Shape::Sentinel { .. } | Shape::Cluster { .. } => {
+            Err(ConnectError::Unfit("only a single Redis is served yet".into()))
+        }
+    }
+}
+
+async fn open<F>(
+    config: &RedisConfig,
+    server: &Server,
+    on_push: F,
+) -> Result<MultiplexedConnection, RedisError>
 where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
@@ -98,7 +113,7 @@ where
         .set_connection_timeout(Some(config.timing.connect))
         .set_response_timeout(Some(config.timing.answer))
         .set_push_sender(on_push);
-    Client::open(config.info.clone())?
+    Client::open(config.connection_info(server)?)?
         .get_multiplexed_async_connection_with_config(&settings)
         .await
 }

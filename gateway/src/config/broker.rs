@@ -1,0 +1,69 @@
+//! Which broker, and where it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::values::Allowed;
+use crate::broker::redis::{self, RedisConfig};
+
+/// What carries messages between gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerChoice {
+    /// Nothing: this gateway is alone.
+    Memory,
+    /// Redis, in any of its shapes.
+    Redis(RedisUrl),
+}
+
+impl FromStr for BrokerChoice {
+    type Err = Allowed;
+
+    fn from_str(text: &str) -> Result<Self, Allowed> {
+        if text == "memory" {
+            return Ok(Self::Memory);
+        }
+        // one judge of what a Redis URL is: what passes here is taken by the broker
+        let config = RedisConfig::from_url(text).map_err(|_| allowed(text))?;
+        Ok(Self::Redis(RedisUrl {
+            text: text.into(),
+            servers: config.address().into(),
+        }))
+    }
+}
+
+/// The form that was meant; all of them, when none can be seen.
+fn allowed(text: &str) -> Allowed {
+    Allowed(if text.starts_with("redis") {
+        redis::ConfigError::form_of(text)
+    } else {
+        "memory, redis://[user:password@]host[:port][/database], or \
+         redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]"
+    })
+}
+
+/// `redis://…` or another URL of Redis; shown without user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    text: Box<str>,
+    servers: Box<str>,
+}
+
+impl RedisUrl {
+    /// The URL with its password, for the client of the server.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.text.split_once("://").map_or("redis", |(scheme, _)| scheme);
+        write!(f, "{scheme}://{}", self.servers)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use tokio::runtime::Handle;
 
-use super::batch::Batch;
+use super::batch::{Batch, Shares};
 use super::local::Room;
 use super::members::Members;
 use crate::clock::{Clock, Tick};
@@ -25,6 +25,9 @@ const CHUNK: usize = 512;
 const SMALLEST_CHUNK: usize = 8;
 /// So many chunks are written by who delivers, at once: to hand them over costs more than it spreads.
 const INLINE_CHUNKS: usize = 2;
+/// Members whose memory is fetched at once, before they are written to one after the other: the system calls between them
+/// leave nothing of it in the nearer caches.
+const AHEAD: usize = 16;
 /// Bytes that a chunk writes, about.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -114,21 +117,32 @@ impl Fanout {
     fn write(&self, members: &[Arc<Conn>]) {
         let mut sent = 0;
         let mut shares = self.batch.shares();
-        for member in members {
-            let &(ref bytes, messages) = shares.of(member.id, member.format);
-            let accepted = match self.policy {
-                _ if messages == 0 => false,
-                SlowPolicy::Disconnect => member.send(bytes, messages, self.now),
-                policy @ (SlowPolicy::DropOldest | SlowPolicy::KeepLatest) => {
-                    let each = || self.batch.each(member.id, member.format, policy);
-                    member.send_lossy(bytes, messages, self.now, &each)
+        for group in members.chunks(AHEAD) {
+            for member in group {
+                if shares.of(member.id, member.format).1 > 0 {
+                    member.sends(self.now);
                 }
-            };
-            if accepted {
-                sent += u64::from(messages);
             }
+            sent += group
+                .iter()
+                .map(|member| self.send(member, &mut shares))
+                .sum::<u64>();
         }
         self.env.metrics.sent(sent);
+    }
+
+    /// Gives a member its share: so many messages, unless it is not to get them.
+    fn send(&self, member: &Arc<Conn>, shares: &mut Shares<'_>) -> u64 {
+        let &(ref bytes, messages) = shares.of(member.id, member.format);
+        let accepted = match self.policy {
+            _ if messages == 0 => false,
+            SlowPolicy::Disconnect => member.write(bytes, messages, None),
+            policy @ (SlowPolicy::DropOldest | SlowPolicy::KeepLatest) => {
+                let each = || self.batch.each(member.id, member.format, policy);
+                member.write(bytes, messages, Some(&each))
+            }
+        };
+        if accepted { u64::from(messages) } else { 0 }
     }
 
     /// Counts what was written to everybody.

@@ -123,21 +123,13 @@ impl Conn {
     /// Sends ready frames that carry so many messages; one system call when nothing waits. False when the connection
     /// is closing, gone, or is closed now because too much waits for it.
     pub fn send(self: &Arc<Self>, frames: &Bytes, messages: u32, now: Tick) -> bool {
-        self.last_message.store(now.to_bits(), Relaxed);
+        self.sends(now);
         self.write(frames, messages, None)
     }
 
-    /// As [`Conn::send`], from a room that rather drops messages than members. `each` gives the messages one by one; it is
-    /// asked only when they have to wait.
-    pub(crate) fn send_lossy(
-        self: &Arc<Self>,
-        frames: &Bytes,
-        messages: u32,
-        now: Tick,
-        each: Each<'_>,
-    ) -> bool {
+    /// Notes that a message is sent to it.
+    pub(crate) fn sends(&self, now: Tick) {
         self.last_message.store(now.to_bits(), Relaxed);
-        self.write(frames, messages, Some(each))
     }
 
     /// Keeps what is sent until [`Conn::release`]: the answer to the upgrade then goes out in one write with the first messages.
@@ -191,7 +183,9 @@ impl Conn {
         self.write(frame, 0, None)
     }
 
-    fn write(self: &Arc<Self>, frames: &Bytes, messages: u32, each: Option<Each<'_>>) -> bool {
+    /// [`Conn::send`] without the note. With `each`, which gives the messages one by one and is asked only when they have to
+    /// wait, messages are rather dropped than the member.
+    pub(crate) fn write(self: &Arc<Self>, frames: &Bytes, messages: u32, each: Option<Each<'_>>) -> bool {
         let mut out = self.out.lock();
         if out.sealed {
             return false;

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default::{int, short};
+use super::history::{DirectHistory, HistoryRule};
 use super::reference::SecretKeyRef;
 
 /// Port of the gateway's server API for back ends; fixed.
@@ -60,6 +61,14 @@ pub struct GatewaySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub slow_consumers: Vec<SlowConsumerRule>,
+    /// What is kept of rooms' messages for clients that come back; the first rule whose pattern matches the room's name counts.
+    /// Default: 300 messages for 300 seconds. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub history: Vec<HistoryRule>,
+    /// What is kept of each user's direct messages. Default: 300 messages for 300 seconds. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct_history: Option<DirectHistory>,
     /// What one gateway can carry. The autoscaler, the rollout and the scale-in reckon with it.
     #[serde(default)]
     pub capacity: CapacitySpec,
@@ -77,6 +86,8 @@ impl Default for GatewaySpec {
             handshake_timeout_seconds: None,
             compression: None,
             slow_consumers: Vec::new(),
+            history: Vec::new(),
+            direct_history: None,
             capacity: CapacitySpec::default(),
         }
     }

@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{
-    API_PORT, AuthSpec, BrokerSpec, GatewaySpec, RoomsClaim, SlowConsumerPolicy, SlowConsumerRule,
-    WebSocketCluster,
+    API_PORT, AuthSpec, BrokerSpec, GatewaySpec, HistoryRule, RoomsClaim, SlowConsumerPolicy,
+    SlowConsumerRule, WebSocketCluster,
 };
 
 use super::secret::admin_token_ref;
@@ -174,6 +174,10 @@ fn admission(gateway: &GatewaySpec) -> impl Iterator<Item = Value> {
                 .compression
                 .map(|on| if on { "on" } else { "off" }.to_owned()),
         ),
+        (
+            "WSFLEET_DIRECT_HISTORY",
+            gateway.direct_history.map(|history| history.argument()),
+        ),
     ])
 }
 
@@ -185,6 +189,11 @@ fn slow_consumer(rule: &SlowConsumerRule) -> String {
         SlowConsumerPolicy::KeepLatest => "keepLatest",
     };
     format!("--slow-consumer={}={policy}", rule.rooms)
+}
+
+/// Not by a variable, for the same reason.
+fn history(rule: &HistoryRule) -> String {
+    format!("--history={}", rule.argument())
 }
 
 /// Variables of the settings that are set; the gateway has a default for the others.
@@ -201,6 +210,7 @@ fn arguments(cluster: &WebSocketCluster) -> Vec<String> {
         .chain(cluster.spec.limits.entries())
         .map(|(key, value)| format!("--limit={key}={value}"))
         .chain(gateway.slow_consumers.iter().map(slow_consumer))
+        .chain(gateway.history.iter().map(history))
         .collect()
 }
 
@@ -298,6 +308,30 @@ mod tests {
                 "--slow-consumer=*=disconnect",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_kept_of_which_rooms_reaches_the_gateway_in_its_order() {
+        let spec = json!({"auth": {"anonymous": {}}, "gateway": {
+            "history": [
+                {"rooms": "orders:*", "messages": 1000, "seconds": 3600}, {"rooms": "a,b=c", "seconds": 60},
+                {"rooms": "cursor:*", "policy": "Ephemeral"}, {"rooms": "*", "policy": "PositionOnly"},
+            ],
+            "directHistory": {"messages": 50},
+        }});
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec.clone()).unwrap());
+        let arguments = arguments(&cluster);
+        assert_eq!(
+            arguments[arguments.len() - 4..],
+            [
+                "--history=orders:*=1000/3600",
+                "--history=a,b=c=300/60",
+                "--history=cursor:*=ephemeral",
+                "--history=*=off",
+            ]
+        );
+        let direct = ("WSFLEET_DIRECT_HISTORY".to_owned(), "50/300".to_owned());
+        assert!(environment_of(spec).contains(&direct));
     }
 
     #[test]

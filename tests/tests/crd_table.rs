@@ -8,15 +8,18 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::Api;
 use serde_json::Value;
-use wsfleet_tests::cluster::{Cluster, Namespace};
+use wsfleet_tests::cluster::{Cluster, Namespace, until};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const CRD: &str = include_str!("../../crds/wsfleet.dev_websocketclusters.yaml");
+/// Longest wait for the API server to serve a definition that it has taken.
+const SERVED: Duration = Duration::from_secs(30);
 const NAME: &str = "websocketclusters.wsfleet.dev";
 
 fn crd_file() -> PathBuf {
@@ -61,7 +64,21 @@ async fn dry_run(namespace: &Namespace, yaml: &str) -> Result<std::result::Resul
 async fn prepare() -> Result<Namespace> {
     let cluster = Cluster::connect().await?;
     cluster.apply_in("default", CRD).await?;
-    Ok(cluster.namespace("table").await?)
+    let namespace = cluster.namespace("table").await?;
+    // a definition is known a moment before it is served
+    let path = format!(
+        "/apis/wsfleet.dev/v1alpha1/namespaces/{}/websocketclusters",
+        namespace.name()
+    );
+    let client = cluster.client();
+    until("the resource is served", SERVED, || async {
+        let list = http::Request::get(&path)
+            .body(Vec::new())
+            .map_err(kube::Error::HttpError)?;
+        client.request::<Value>(list).await
+    })
+    .await?;
+    Ok(namespace)
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ const fn column(title: &'static str, key: &'static str, show: Show) -> Column {
 }
 
 /// In the order of the page.
-pub(crate) const SECTIONS: [Section; 12] = [
+pub(crate) const SECTIONS: [Section; 15] = [
     Section {
         workload: Workload::Memory,
         title: "Memory of an idle socket",
@@ -191,6 +191,36 @@ pub(crate) const SECTIONS: [Section; 12] = [
         picture: None,
     },
     Section {
+        workload: Workload::BackendRoom,
+        title: "A back end's messages to one room on three servers",
+        columns: &[
+            column("deliveries/s", "deliveries_per_second", Show::Thousands),
+            column("without history", "off_deliveries_per_second", Show::Thousands),
+            column("with ÷ without", "share", Show::Number(2)),
+        ],
+        picture: None,
+    },
+    Section {
+        workload: Workload::BackendRooms,
+        title: "A back end's messages to many rooms on three servers",
+        columns: &[
+            column("publishes/s", "publishes_per_second", Show::Thousands),
+            column("without history", "off_publishes_per_second", Show::Thousands),
+            column("with ÷ without", "share", Show::Number(2)),
+        ],
+        picture: None,
+    },
+    Section {
+        workload: Workload::Resubscribe,
+        title: "All rooms are subscribed again",
+        columns: &[
+            column("seconds", "seconds", Show::Number(2)),
+            column("links to Redis", "links", Show::Number(0)),
+            column("most memory", "resident_bytes", Show::Mebibytes),
+        ],
+        picture: None,
+    },
+    Section {
         workload: Workload::Comeback,
         title: "All clients come back at once",
         columns: &[
@@ -227,6 +257,7 @@ impl Section {
             usual_window,
             stalled,
             healthy,
+            rooms,
             comeback,
             handshakes,
             ..
@@ -277,6 +308,20 @@ impl Section {
             Workload::Dropping => {
                 "The same in a room with `--slow-consumer ...=dropOldest`: those who do not read stay connected.".to_owned()
             }
+            Workload::BackendRoom => format!(
+                "Three servers that share a Redis, {crowd} members of one room spread over them; a back end publishes 100 bytes by \
+                 HTTP to each server in turn, the next when every member has got the last. Socket.IO has its Redis adapter, which \
+                 keeps nothing."
+            ),
+            Workload::BackendRooms => format!(
+                "The same with {crowd} rooms of one member; the back end has 96 requests under way, and waits for the answers \
+                 and the deliveries of these before the next 96."
+            ),
+            Workload::Resubscribe => format!(
+                "{rooms} rooms of one member on one gateway; Redis cuts the subscription link. From then until all are subscribed \
+                 and compared with their streams, as `ws_broker_resubscribe_seconds` has it; then each client gets a message. More \
+                 than 2 links to Redis fail the run."
+            ),
             Workload::Comeback => format!(
                 "{comeback} clients of three gateways that are killed come back to three others, which share a Redis and let in \
                  {handshakes} per second each; they wait as long as a 503 says. Meanwhile 300 clients that are connected there get \

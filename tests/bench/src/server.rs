@@ -106,11 +106,12 @@ impl Site {
     /// Starts a gateway and waits until it listens. Limits that a benchmark from one address would run into are off, and so
     /// are announcements, which no other server makes.
     pub(crate) fn gateway(&self, flags: &Flags<'_>) -> Result<Gateway> {
-        let (port, admin) = (free_port()?, loopback(free_port()?));
+        let (port, api) = (free_port()?, loopback(free_port()?));
+        let admin = loopback(free_port()?);
         let mut command = Command::new(self.programs.join("wsfleet-gateway"));
         command
             .args(["--listen", &loopback(port).to_string()])
-            .args(["--api-listen", &loopback(free_port()?).to_string()])
+            .args(["--api-listen", &api.to_string()])
             .args(["--admin-listen", &admin.to_string()])
             .args(["--broker", flags.broker, "--auth", "jwt"])
             .args(["--max-connections", "19500", "--jwt-secret-file"])
@@ -128,8 +129,24 @@ impl Site {
         ] {
             command.args(["--limit", &format!("{key}=0")]);
         }
+        if !flags.history {
+            command.args(["--history", "*=off", "--direct-history", "off"]);
+        }
         let running = Running::start(command, loopback(port), &self.work)?.listens()?;
-        Ok(Gateway { running, admin })
+        Ok(Gateway { running, api, admin })
+    }
+
+    /// Starts Socket.IO as one of several that share a Redis: the process, and where a back end publishes.
+    pub(crate) fn socket_io(&self, redis: &str) -> Result<(Running, SocketAddr)> {
+        let (port, api) = (free_port()?, free_port()?);
+        let mut command = Command::new("node");
+        command
+            .arg(self.peers.join("socketio-redis.js"))
+            .arg(port.to_string())
+            .arg(self.secret())
+            .args([redis, &api.to_string()]);
+        let running = Running::start(command, loopback(port), &self.work)?.listens()?;
+        Ok((running, loopback(api)))
     }
 }
 
@@ -143,6 +160,8 @@ pub(crate) struct Flags<'a> {
     pub(crate) drain_window: u32,
     /// Upgrades per second; 0: any.
     pub(crate) handshakes: u32,
+    /// Whether messages are kept, as they are by default.
+    pub(crate) history: bool,
 }
 
 impl Default for Flags<'_> {
@@ -152,6 +171,7 @@ impl Default for Flags<'_> {
             broker: "memory",
             drain_window: 60,
             handshakes: 0,
+            history: true,
         }
     }
 }
@@ -160,6 +180,8 @@ impl Default for Flags<'_> {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) running: Running,
+    /// Where back ends publish.
+    pub(crate) api: SocketAddr,
     admin: SocketAddr,
 }
 

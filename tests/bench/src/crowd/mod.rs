@@ -36,7 +36,8 @@ pub(crate) const CUT: u16 = 1006;
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) protocol: Protocol,
-    pub(crate) address: SocketAddr,
+    /// The servers; clients are spread over them in turn.
+    pub(crate) addresses: &'a [SocketAddr],
     /// Rooms are called so, and a number.
     pub(crate) rooms: &'static str,
     pub(crate) room_size: usize,
@@ -153,6 +154,14 @@ impl Crowd {
         }
         publisher.flush();
         Ok(())
+    }
+
+    /// Somebody else publishes the next message of a room: its name, and the payload of `size` bytes that members wait for.
+    pub(crate) fn expect(&mut self, room: usize, size: usize) -> (&str, String) {
+        let state = &mut self.shared.rooms[room];
+        let number = state.base + state.sent.len() as u32;
+        state.sent.push_back((Instant::now(), state.members));
+        (&state.name, payload(number, size))
     }
 
     /// Waits until every member has got everything.

@@ -1,6 +1,7 @@
 //! One client: its stream, how far it has come, and what it must get next.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -70,11 +71,12 @@ impl Socket {
         path: &str,
     ) -> Result<Self> {
         let key = handshake::key(rand::rng().random());
+        let address = plan.addresses[index % plan.addresses.len()];
         Ok(Self {
             began: Instant::now(),
-            stream: begin(sources, index, plan)?,
+            stream: begin(sources, index, plan, address)?,
             stage: Stage::Connecting {
-                request: handshake::request(path, &plan.address.to_string(), &key),
+                request: handshake::request(path, &address.to_string(), &key),
                 key,
             },
             reader: Reader::default(),
@@ -160,7 +162,7 @@ impl Socket {
 
 /// A stream that is being connected from one of the sources. It is reset when it is dropped, so that none of its ports
 /// waits (TIME_WAIT).
-fn begin(sources: &Sources, index: usize, plan: &Plan<'_>) -> Result<TcpStream> {
+fn begin(sources: &Sources, index: usize, plan: &Plan<'_>, address: SocketAddr) -> Result<TcpStream> {
     for _ in 0..TRIES {
         let raw = Raw::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
         raw.set_tcp_nodelay(true)?;
@@ -171,10 +173,9 @@ fn begin(sources: &Sources, index: usize, plan: &Plan<'_>) -> Result<TcpStream> 
         let connected = match sources.take(index as u32) {
             Some(from) => {
                 raw.set_reuse_address(true)?;
-                raw.bind(&from.into())
-                    .and_then(|()| raw.connect(&plan.address.into()))
+                raw.bind(&from.into()).and_then(|()| raw.connect(&address.into()))
             }
-            None => raw.connect(&plan.address.into()),
+            None => raw.connect(&address.into()),
         };
         match connected {
             Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable) => {}

@@ -1,15 +1,19 @@
 //! What is measured. Each workload starts its server anew, opens its clients, and gives numbers back.
 
+mod backend;
 mod comeback;
 mod deploy;
 mod drain;
 mod fanout;
 mod latency;
 mod memory;
+mod redis;
+mod resubscribe;
 mod stalled;
 mod writes;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -39,6 +43,9 @@ pub(crate) enum Workload {
     Drain,
     Stalled,
     Dropping,
+    BackendRoom,
+    BackendRooms,
+    Resubscribe,
     Comeback,
 }
 
@@ -47,7 +54,13 @@ impl Workload {
     pub(crate) const fn is_timed(self) -> bool {
         matches!(
             self,
-            Self::Fanout | Self::Burst | Self::Latency | Self::Neighbours | Self::Storm
+            Self::Fanout
+                | Self::Burst
+                | Self::Latency
+                | Self::Neighbours
+                | Self::Storm
+                | Self::BackendRoom
+                | Self::BackendRooms
         )
     }
 
@@ -69,7 +82,8 @@ impl Workload {
         match self {
             // a member that does not read stops the floor's room
             Self::Stalled => server != Server::Floor,
-            Self::Drain | Self::Dropping | Self::Comeback => server == Server::Gateway,
+            Self::Drain | Self::Dropping | Self::Resubscribe | Self::Comeback => server == Server::Gateway,
+            Self::BackendRoom | Self::BackendRooms => matches!(server, Server::Gateway | Server::SocketIo),
             _ => true,
         }
     }
@@ -108,6 +122,8 @@ pub(crate) struct Scale {
     pub(crate) healthy: usize,
     /// Seconds of messages without the stalled members, and as many with them.
     pub(crate) stalled_seconds: f64,
+    /// Rooms of one gateway.
+    pub(crate) rooms: usize,
     /// Clients of a fleet that come back.
     pub(crate) comeback: usize,
     /// Upgrades per second of one gateway meanwhile.
@@ -134,6 +150,7 @@ impl Scale {
             stalled: 1_000,
             healthy: 100,
             stalled_seconds: 6.0,
+            rooms: 100_000,
             comeback: 50_000,
             handshakes: 400,
         }
@@ -158,6 +175,7 @@ impl Scale {
             stalled: 20,
             healthy: 5,
             stalled_seconds: 3.0,
+            rooms: 2_000,
             comeback: 3_000,
             handshakes: 400,
         }
@@ -191,6 +209,9 @@ impl Run<'_> {
             Workload::Drain => return drain::run(self),
             Workload::Stalled => return stalled::run(self, "full-"),
             Workload::Dropping => return stalled::run(self, LOSSY_ROOMS),
+            Workload::BackendRoom => return backend::room(self),
+            Workload::BackendRooms => return backend::rooms(self),
+            Workload::Resubscribe => return resubscribe::run(self),
             Workload::Comeback => return comeback::run(self),
             _ => {}
         }
@@ -236,6 +257,18 @@ impl Run<'_> {
         room_size: usize,
         receive_buffer: Option<usize>,
     ) -> Result<(Crowd, Duration)> {
+        self.open_at(&[running.address], members, rooms, room_size, receive_buffer)
+    }
+
+    /// As `open_with`, spread over several servers.
+    fn open_at(
+        &self,
+        addresses: &[SocketAddr],
+        members: usize,
+        rooms: &'static str,
+        room_size: usize,
+        receive_buffer: Option<usize>,
+    ) -> Result<(Crowd, Duration)> {
         let protocol = self.server.protocol();
         let tokens = if protocol.needs_token() {
             tokens(self.secret, members)?
@@ -244,7 +277,7 @@ impl Run<'_> {
         };
         Crowd::open(&Plan {
             protocol,
-            address: running.address,
+            addresses,
             rooms,
             room_size,
             tokens: &tokens,

@@ -7,17 +7,15 @@
 mod clients;
 mod rates;
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Run, Values};
-use crate::process::{Running, free_port};
-use crate::server::{Flags, Gateway, loopback};
+use super::{Run, Values, redis};
+use crate::process::Running;
+use crate::server::{Flags, Gateway};
 use clients::{Clients, until_joined};
 use rates::{Rates, Sample};
 
@@ -50,7 +48,7 @@ struct Fleet {
 
 impl Fleet {
     fn start(run: &Run<'_>) -> Result<Self> {
-        let redis = redis(&run.site.work)?;
+        let redis = redis::start(&run.site.work)?;
         let broker = format!("redis://{}", redis.address);
         let gateway = |name: &str, handshakes| {
             run.site.gateway(&Flags {
@@ -70,16 +68,6 @@ impl Fleet {
             _redis: redis,
         })
     }
-}
-
-fn redis(folder: &Path) -> Result<Running> {
-    let port = free_port()?;
-    let mut command = Command::new("redis-server");
-    command
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--save", "", "--appendonly", "no", "--dir"])
-        .arg(folder);
-    Running::start(command, loopback(port), folder)?.listens()
 }
 
 pub(super) fn run(run: &Run<'_>) -> Result<Values> {

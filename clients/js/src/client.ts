@@ -15,13 +15,12 @@ import type {
 } from "./messages.js";
 import { settings, type Options, type Settings } from "./options.js";
 import { Pace } from "./pace.js";
-import { Personal } from "./personal.js";
 import { Requests, type Request } from "./requests.js";
 import type { Port, Room, SendOptions } from "./room.js";
-import { Rooms } from "./rooms.js";
+import { RESUME, Rooms } from "./rooms.js";
 import { Session, type Effect, type State, type StateChange } from "./session.js";
 import { Socket } from "./socket.js";
-import type { Unrecovered } from "./stream.js";
+import { Stream, type Unrecovered } from "./stream.js";
 import { Tokens } from "./tokens.js";
 
 /** What happens to a client. */
@@ -54,8 +53,17 @@ export class Client extends Emitter<ClientEvents> {
   readonly #session: Session;
   readonly #tokens: Tokens;
   readonly #requests: Requests;
-  readonly #personal = new Personal((message) => {
-    this.emit("direct", message);
+  /** The user's own stream. */
+  readonly #personal = new Stream<DirectMessage>({
+    message: (message) => {
+      this.emit("direct", message);
+    },
+    gap: (gap) => {
+      this.emit("gap", gap);
+    },
+    unrecovered: (lost) => {
+      this.emit("unrecovered", lost);
+    },
   });
   readonly #pace = new Pace();
   readonly #sockets = new Map<number, Socket | undefined>();
@@ -66,8 +74,6 @@ export class Client extends Emitter<ClientEvents> {
   #routing: string | undefined;
   /** More waits than the gateway's limits let through at once. */
   #paced = false;
-  /** The old link's answer to a ping came: all that was sent on it before is read. */
-  #drained = false;
   #running = false;
   #cancel: (() => void) | undefined;
 
@@ -188,7 +194,7 @@ export class Client extends Emitter<ClientEvents> {
         this.#send(effect.link, { type: "ping" });
         break;
       case "adopt":
-        this.#adopt(effect.link, effect.old);
+        this.#adopt(effect.link);
         break;
       case "lost":
         this.#sockets.delete(effect.link);
@@ -198,7 +204,7 @@ export class Client extends Emitter<ClientEvents> {
         );
         this.#requests.lost(effect.link);
         this.#rooms.lost(effect.link);
-        this.#personal.caughtUp();
+        this.#personal.ended(effect.link);
         break;
       case "state":
         if (effect.change.state === "closed") {
@@ -248,23 +254,33 @@ export class Client extends Emitter<ClientEvents> {
     });
   }
 
-  #adopt(link: number, old: number | undefined): void {
+  #adopt(link: number): void {
     const welcome = this.#welcome;
-    this.#pace.reset(welcome?.limits.messagesPerSecond ?? 0, this.#now());
-    this.#drained = false;
-    // behind its answer nothing comes that was sent before this link was there
-    this.#send(old, { type: "ping" });
+    if (!welcome) return;
+    this.#pace.reset(welcome.limits.messagesPerSecond, this.#now());
     const { position } = this.#personal;
-    this.#personal.adopted(old !== undefined, welcome?.position);
-    if (!welcome?.features.includes("resume")) return;
-    const resume = this.#rooms.resume(link, position, this.#now());
+    // without an epoch nothing is kept
+    const user = position?.epoch ? { ...position } : undefined;
+    const resume = welcome.features.includes("resume") ? this.#rooms.resume(link, user, this.#now()) : undefined;
+    if (!user || !resume) this.#begin(link);
     if (!resume) return;
     try {
       this.#send(link, resume);
     } catch (error) {
-      this.#rooms.unresumed(this.#now());
+      this.#unresumed(link);
       this.#error("encoding", String(error));
     }
+  }
+
+  /** Direct messages are taken from where the gateway said that they begin on this link. */
+  #begin(link: number): void {
+    if (this.#welcome && !this.#personal.isOn(link)) this.#personal.joined(this.#welcome.position, link);
+  }
+
+  /** A `resume` was not served: rooms are joined one by one. */
+  #unresumed(link: number): void {
+    this.#begin(link);
+    this.#rooms.unresumed(this.#now());
   }
 
   /** Sends, if that link is open. */
@@ -289,8 +305,8 @@ export class Client extends Emitter<ClientEvents> {
     this.#rooms.ask(current, now, () => `j${++this.#ids}`, may, send);
     this.#requests.flush(current, (message) => (!("room" in message) || joined(message.room)) && may(), send);
     if (now >= this.#tokens.refreshAt) void this.#refresh();
-    if (old === undefined || !this.#drained || this.#requests.awaits(old)) return;
-    if (this.#rooms.settled(current)) this.#session.released();
+    if (old === undefined || this.#requests.awaits(old) || !this.#rooms.settled(current)) return;
+    if (this.#personal.isOn(current) && this.#personal.settled) this.#session.released();
   }
 
   /** Is called again when the next thing is due. */
@@ -341,19 +357,16 @@ export class Client extends Emitter<ClientEvents> {
         this.#routing = message.token;
         break;
       case "direct_message":
-        this.#personal.message(message, link === this.#session.current);
+        this.#personal.message(message, link);
         break;
       case "resumed":
-        if (!message.recovered) this.emit("unrecovered", { reason: message.reason ?? "" });
+        this.#personal.joined(message, link);
         break;
       case "server_shutdown":
         this.#session.shutdown(link, message.reconnectDelay, message.deadline, now);
         this.emit("shutdown", message);
         break;
       case "pong":
-        if (link !== this.#session.old) break;
-        this.#drained = true;
-        this.#personal.caughtUp();
         break;
       case "ack":
       case "refreshed":
@@ -362,10 +375,10 @@ export class Client extends Emitter<ClientEvents> {
         this.#requests.answer(message);
         break;
       case "error":
-        this.#refused(message);
+        this.#refused(message, link);
         break;
       case "gap":
-        if (message.room === undefined) this.emit("gap", { from: message.from, to: message.to });
+        if (message.room === undefined) this.#personal.gap(message, link);
         else this.#rooms.received(message, link, link === this.#session.current);
         break;
       default:
@@ -373,9 +386,10 @@ export class Client extends Emitter<ClientEvents> {
     }
   }
 
-  #refused(message: ErrorMessage): void {
+  #refused(message: ErrorMessage, link: number): void {
     const { id, code, error, temporary } = message;
-    if (this.#rooms.refused(message, this.#now()) || this.#requests.fail(id, code, error, temporary)) return;
-    this.#error(code, error, temporary);
+    if (id === RESUME) this.#unresumed(link);
+    else if (this.#rooms.refused(message, this.#now()) || this.#requests.fail(id, code, error, temporary)) return;
+    else this.#error(code, error, temporary);
   }
 }

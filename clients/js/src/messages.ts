@@ -39,10 +39,10 @@ export interface Welcome {
     bytesPerSecond: number;
   };
   features: string[];
-  /** For how long positions can be resumed, where the gateway says so. */
-  resumeWindow?: number;
-  /** Where the user's own stream of direct messages is, where the gateway says so. */
-  position?: Position;
+  /** For how long positions can be resumed, at most. */
+  resumeWindow: number;
+  /** Where the user's own stream of direct messages is: the client gets what comes after. */
+  position: Position;
 }
 
 /** The client is in the room, and gets every message after this position. */

@@ -1,7 +1,17 @@
 /** A room as the application sees it: it stays joined over reconnects, until it is left. */
 import { Emitter } from "./emitter.js";
 import { WsfleetError } from "./errors.js";
-import type { Ack, ClientMessage, History, Joined, Position, Presence, PresenceList, RoomMessage } from "./messages.js";
+import type {
+  Ack,
+  ClientMessage,
+  Gap,
+  History,
+  Joined,
+  Position,
+  Presence,
+  PresenceList,
+  RoomMessage,
+} from "./messages.js";
 import type { Request } from "./requests.js";
 import { Stream, type Unrecovered } from "./stream.js";
 
@@ -49,7 +59,7 @@ export class Room extends Emitter<RoomEvents> {
   /** Its name. */
   readonly name: string;
   readonly #port: Port;
-  #stream: Stream | undefined;
+  #stream: Stream<RoomMessage> | undefined;
   #waiting: Waiting[] = [];
   /** The link it is joined on; 0: none. */
   #link = 0;
@@ -184,7 +194,7 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   /** @internal */
-  onGap(gap: Parameters<Stream["gap"]>[0], link: number): void {
+  onGap(gap: Gap, link: number): void {
     this.#stream?.gap(gap, link);
   }
 

@@ -11,7 +11,7 @@ type InRoom = Extract<
 /** The pause before a join is tried again that was refused for a time. */
 const JOIN_AGAIN = 1_000;
 /** The `id` of a `resume`, of which there is at most one on a connection. */
-const RESUME = "resume";
+export const RESUME = "resume";
 
 export class Rooms {
   readonly #all = new Map<string, Room>();
@@ -58,12 +58,8 @@ export class Rooms {
     return Math.min(...[...this.#all.values()].map((room) => room.wakeup(link)));
   }
 
-  /** A join was not served, or a `resume`. False: it was neither. */
+  /** A join was not served. False: it was none. */
   refused({ id, error, code, temporary }: ErrorMessage, now: number): boolean {
-    if (id === RESUME) {
-      this.unresumed(now);
-      return true;
-    }
     const why = new WsfleetError(code, error, temporary);
     return [...this.#all.values()].some((room) => room.onRefused(id, why, now + JOIN_AGAIN));
   }

@@ -27,7 +27,7 @@ export type Effect =
   | { do: "close"; link: number; code: number; reason: string }
   | { do: "ping"; link: number }
   /** From now on everything is sent on `link`; `old` is still read until it is released. */
-  | { do: "adopt"; link: number; old: number | undefined }
+  | { do: "adopt"; link: number }
   /** Nothing will come from it any more. */
   | { do: "lost"; link: number }
   | { do: "state"; change: StateChange };
@@ -135,7 +135,7 @@ export class Session {
     this.#current = { ...this.#next, since: now, heard: now, pingAfter: pingInterval };
     this.#next = this.#openAt = this.#told = undefined;
     if (old) this.#old = { ...old, since: now };
-    this.#effects.push({ do: "adopt", link: id, old: old?.id });
+    this.#effects.push({ do: "adopt", link: id });
     if (this.state !== "open") this.#change({ state: "open" });
   }
 

@@ -1,10 +1,11 @@
 /**
- * What was received of one room's stream, over one link or two: each offset is passed on once and in order, whatever
- * link it came on, and what cannot come any more is told.
+ * What was received of one stream (a room's, or the user's own), over one link or two: each offset is passed on once and
+ * in order, whatever link it came on, and what cannot come any more is told. What a link brings before the stream's
+ * position on it is known is not looked at: the gateway sends it again, behind that position.
  */
-import type { Gap, Joined, Position, RoomMessage } from "./messages.js";
+import type { Gap, Joined, Position } from "./messages.js";
 
-/** The room's messages between two connections did not all come. */
+/** The messages between two connections did not all come. */
 export interface Unrecovered {
   /** `epoch_changed`, `too_old`, `limit`; `unsupported`: the gateway cannot resume. */
   reason: string;
@@ -14,8 +15,8 @@ export interface Unrecovered {
 }
 
 /** Where it goes. */
-export interface Sink {
-  message(message: RoomMessage): void;
+export interface Sink<Message> {
+  message(message: Message): void;
   gap(gap: { from: number; to: number }): void;
   unrecovered(lost: Unrecovered): void;
 }
@@ -31,15 +32,15 @@ interface Hold {
 /** What is kept at most while a client moves; then what the old link did not bring counts as lost. */
 const KEPT = 1000;
 
-export class Stream {
+export class Stream<Message extends { offset: number }> {
   /** The last message passed on. */
   position: Position | undefined;
-  readonly #sink: Sink;
+  readonly #sink: Sink<Message>;
   /** The epoch on each link. */
   readonly #links = new Map<number, string>();
   #hold: Hold | undefined;
 
-  constructor(sink: Sink) {
+  constructor(sink: Sink<Message>) {
     this.#sink = sink;
   }
 
@@ -48,7 +49,12 @@ export class Stream {
     return this.#hold === undefined;
   }
 
-  /** The room is joined on a link, too. */
+  /** Whether its position on a link is known. */
+  isOn(link: number): boolean {
+    return this.#links.has(link);
+  }
+
+  /** From this position on it comes on a link, too. */
   joined(at: Omit<Joined, "type" | "room">, link: number): void {
     this.#release();
     const { position } = this;
@@ -68,7 +74,7 @@ export class Stream {
   }
 
   /** A message that came on a link. */
-  message(message: RoomMessage, link: number): void {
+  message(message: Message, link: number): void {
     const { offset } = message;
     this.#in(link, (position) => {
       // without history there are no offsets: one link's word is taken

@@ -5,26 +5,15 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { json, type Client, type Codec, type Room, type StateChange } from "../src/index.js";
+import { json, type Client, type Codec, type StateChange } from "../src/index.js";
 import { msgpack } from "../src/msgpack.js";
 import { proto } from "../src/proto.js";
 import { VirtualClock } from "./support/clock.js";
+import { flow, joined } from "./support/flow.js";
 import { client, connected, Gateway, redis } from "./support/gateway.js";
 import { until } from "./support/wait.js";
 
 const CODECS: Codec[] = [json, msgpack, proto];
-
-/** A room, joined, with what comes in it. */
-async function joined(one: Client, name: string): Promise<{ room: Room; seen: unknown[]; lost: unknown[] }> {
-  const room = one.room(name);
-  const seen: unknown[] = [];
-  const lost: unknown[] = [];
-  room.on("message", ({ payload }) => seen.push(payload));
-  room.on("gap", (event) => lost.push(event));
-  room.on("unrecovered", (event) => lost.push(event));
-  await room.join();
-  return { room, seen, lost };
-}
 
 function statesOf(one: Client): string[] {
   const states: string[] = [];
@@ -122,20 +111,6 @@ test("more than may wait is refused while there is no connection", async (t) => 
   await assert.rejects(one.direct("user_bob", 3), { code: "buffer_full", temporary: true });
 });
 
-/** Sends numbers to a room, each when the one before was accepted, until told to stop; says how many. */
-function flow(room: Room): () => Promise<number> {
-  const going = { on: true };
-  const sending = (async () => {
-    let count = 0;
-    while (going.on) await room.send(++count);
-    return count;
-  })();
-  return () => {
-    going.on = false;
-    return sending;
-  };
-}
-
 test("in a drain it moves before it is closed, and misses and doubles nothing: in memory, all codecs", async (t) => {
   const unlimited = [
     "--auth",
@@ -165,7 +140,7 @@ test("in a drain it moves before it is closed, and misses and doubles nothing: i
     };
   };
   const movers = await Promise.all(CODECS.map(enter));
-  const stop = flow(sender.room);
+  const stop = flow((number) => sender.room.send(number));
   await gateway.drain("drain", 20);
   const delays = await Promise.all(movers.map(({ told }) => told));
   // alone in the world, the gateway has to take them back itself
@@ -203,7 +178,7 @@ async function drainToAnother(t: TestContext, url: string, attempt: number): Pro
     return { one, user, direct, states: statesOf(one), ...(await joined(one, `r${attempt}`)) };
   };
   const movers = await Promise.all(CODECS.map(enter));
-  const stop = flow(room.room);
+  const stop = flow((number) => room.room.send(number));
   await from.drain("drain");
   let sent = 0;
   const moved = (): boolean => movers.every(({ one }) => one.welcome?.serverId === `to-${attempt}`);

@@ -19,7 +19,7 @@ function brief(effects: Effect[]): string[] {
           .filter((part) => part !== undefined)
           .join(" ");
       case "adopt":
-        return `adopt ${effect.link}${effect.old === undefined ? "" : ` beside ${effect.old}`}`;
+        return `adopt ${effect.link}`;
       case "close":
         return `close ${effect.link} ${effect.code}`;
       default:
@@ -110,7 +110,7 @@ test("told of a drain it opens the next connection at its own time, and only the
   session.tick(8_000);
   assert.deepEqual(brief(session.take()), ["open 2"]);
   session.welcomed(2, PING, 8_100);
-  assert.deepEqual(brief(session.take()), ["adopt 2 beside 1"]);
+  assert.deepEqual(brief(session.take()), ["adopt 2"]);
   assert.equal(session.state, "open");
   session.released();
   assert.deepEqual(brief(session.take()), ["close 1 1000", "lost 1"]);

@@ -1,11 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Joined, RoomMessage } from "../src/messages.js";
-import { Personal } from "../src/personal.js";
 import { Stream } from "../src/stream.js";
 
 /** A stream, and what it passed on, in short. */
-function stream(): { stream: Stream; seen: string[] } {
+function stream(): { stream: Stream<RoomMessage>; seen: string[] } {
   const seen: string[] = [];
   return {
     seen,
@@ -180,65 +179,12 @@ test("however two links are interleaved, each offset comes once and in order", (
   }
 });
 
-/** The user's stream, and the offsets that it passed on. */
-function personal(): { one: Personal; seen: number[]; direct: (offset: number, current?: boolean) => void } {
-  const seen: number[] = [];
-  const one = new Personal(({ offset }) => seen.push(offset));
-  const direct = (offset: number, current = true): void => {
-    one.message({ type: "direct_message", fromUserId: "v", payload: null, timestamp: 0, offset }, current);
-  };
-  return { one, seen, direct };
-}
-
-test("a direct message that comes on two links is passed on once, in order", () => {
-  const { one, seen, direct } = personal();
-  one.adopted(false, undefined);
-  direct(5);
-  one.adopted(true, undefined);
-  direct(7);
-  direct(6, false);
-  direct(7, false);
-  assert.deepEqual(seen, [5, 6, 7]);
-  direct(8);
-  one.caughtUp();
-  direct(8, false);
-  direct(9);
-  assert.deepEqual(seen, [5, 6, 7, 8, 9]);
-});
-
-test("what an old link brings late is late, and not lost", () => {
-  const { one, seen, direct } = personal();
-  one.adopted(false, undefined);
-  one.adopted(true, undefined);
-  direct(2);
-  one.caughtUp();
-  direct(1, false);
-  direct(2, false);
-  assert.deepEqual(seen, [2, 1]);
-});
-
-test("direct messages that wait while the client moves are bounded", () => {
-  const { one, seen, direct } = personal();
-  one.adopted(true, undefined);
-  for (let offset = 1; offset <= 1_500; offset++) direct(offset);
-  assert.equal(seen.length, 1_500);
-});
-
-test("after a cut offsets may be those of another stream, unless the gateway says which it is", () => {
-  const { one, seen, direct } = personal();
-  one.adopted(false, undefined);
-  direct(5);
-  one.adopted(false, undefined);
-  direct(5);
-  assert.deepEqual(seen.splice(0), [5, 5]);
-
-  one.adopted(false, { epoch: "e", offset: 8 });
-  assert.deepEqual(one.position, { epoch: "e", offset: 8 });
-  direct(9);
-  one.adopted(false, { epoch: "e", offset: 11 });
-  direct(9);
-  direct(10);
-  one.adopted(false, { epoch: "f", offset: 0 });
-  direct(9);
-  assert.deepEqual(seen, [9, 10, 9]);
+test("what a link brings before the stream's position on it is known is passed over: it comes again behind that", () => {
+  const { stream: one, seen } = stream();
+  one.joined(joined(4), 1);
+  one.ended(1);
+  one.message(message(6), 2);
+  one.joined(joined(6, { recovered: true }), 2);
+  for (const offset of [5, 6, 7]) one.message(message(offset), 2);
+  assert.deepEqual(seen, ["5", "6", "7"]);
 });

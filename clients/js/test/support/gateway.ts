@@ -12,7 +12,14 @@ import { until } from "./wait.js";
 /** The repository, seen from build/test/support. */
 const REPOSITORY = resolve(import.meta.dirname, "../../../../..");
 /** `?token=abc` is user `user_abc`, and one address may connect as often as it likes. */
-const OPEN = ["--auth", "insecure-token", "--limit", "connectionsPerIp=0", "--limit", "handshakesPerSecondPerIp=0"];
+export const OPEN = [
+  "--auth",
+  "insecure-token",
+  "--limit",
+  "connectionsPerIp=0",
+  "--limit",
+  "handshakesPerSecondPerIp=0",
+];
 
 let built: string | undefined;
 

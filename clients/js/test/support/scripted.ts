@@ -35,7 +35,7 @@ export class Peer {
     return this.received.splice(at.found, 1)[0] as Extract<ClientMessage, { type: Type }>;
   }
 
-  welcome(features: string[] = [], messagesPerSecond = 0, position?: Position): void {
+  welcome(features: string[] = [], messagesPerSecond = 0, position: Position = { epoch: "p", offset: 0 }): void {
     this.send({
       type: "welcome",
       connectionId: "c",
@@ -44,7 +44,8 @@ export class Peer {
       pingInterval: 30_000,
       limits: { messageBytes: 0, roomNameBytes: 0, roomsPerConnection: 0, messagesPerSecond, bytesPerSecond: 0 },
       features,
-      ...(position && { position }),
+      resumeWindow: 300_000,
+      position,
     });
   }
 }

@@ -192,15 +192,25 @@ impl Fleet {
         let broker = redis
             .as_ref()
             .map_or_else(|| "memory".to_owned(), RedisServer::url);
+        let mut fleet = Self::at(&broker, count, flags)?;
+        fleet.redis = redis;
+        Ok(fleet)
+    }
+
+    /// Gateways on the broker at this URL, not waiting until they are ready.
+    pub fn at(broker: &str, count: usize, flags: &[&str]) -> Result<Self> {
         let gateways = (0..count)
             .map(|number| {
                 let id = format!("g{number}");
-                let own = ["--server-id", &id, "--broker", &broker];
+                let own = ["--server-id", &id, "--broker", broker];
                 let all = [&OPEN[..], &own, flags].concat();
                 Gateway::start(&all)
             })
             .collect::<Result<_>>()?;
-        Ok(Self { gateways, redis })
+        Ok(Self {
+            gateways,
+            redis: None,
+        })
     }
 
     /// A gateway by number.

@@ -2,6 +2,7 @@
 //! started again where it was.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub struct RedisServer {
     child: Option<Child>,
     port: u16,
     directory: TempDir,
+    /// A file with settings, in the directory; the server may write to it.
+    settings: Option<PathBuf>,
     arguments: Vec<String>,
 }
 
@@ -57,8 +60,18 @@ impl RedisServer {
             child: None,
             port,
             directory: TempDir::new()?,
+            settings: None,
             arguments,
         })
+    }
+
+    /// As [`RedisServer::reserve`], with a file of settings besides.
+    pub fn reserve_with_file(settings: &str, arguments: &[&str]) -> Result<Self> {
+        let mut server = Self::reserve(arguments)?;
+        let path = server.directory.path().join("redis.conf");
+        std::fs::write(&path, settings)?;
+        server.settings = Some(path);
+        Ok(server)
     }
 
     /// The port that it listens on, or would.
@@ -76,6 +89,7 @@ impl RedisServer {
         self.kill()?;
         let log = std::fs::File::create(self.directory.path().join("redis.log"))?;
         let child = Command::new("redis-server")
+            .args(&self.settings)
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--dir")
             .arg(self.directory.path())

@@ -5,6 +5,7 @@
 //! was lost is `Unavailable`; one that had been sent is `Unconfirmed`.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -17,6 +18,7 @@ use super::super::BrokerError;
 use super::config::{Backoff, RedisConfig};
 use super::link::{self, CommandLink};
 use super::queue::{Commands, Item, OnAnswer};
+use super::role;
 use super::script::{self, Answer, Failure, Request, Scripts};
 use super::stats::Stats;
 
@@ -39,14 +41,15 @@ pub(super) async fn run(
                 Ok(link) => {
                     let before = process.replace(link.process.clone());
                     let same = before.is_none_or(|before| before.is_some() && before == link.process);
-                    let regroups_until = (!same).then(|| Instant::now() + config.timing.regroup());
+                    let regroups_until = (!same).then(|| Instant::now() + config.regroup());
                     commands.set_up(regroups_until);
-                    tracing::info!(redis = config.address(), same, "command link is up");
+                    tracing::info!(redis = %link.server, same, "command link is up");
                     backoff.reset();
                     complaint.clear();
                     stats.command_links.inc();
+                    let server = link.server.clone();
                     let reason = serve(&commands, link, &config).await;
-                    tracing::warn!(redis = config.address(), reason, "command link is lost");
+                    tracing::warn!(redis = %server, reason, "command link is lost");
                 }
                 Err(error) => {
                     // once per kind of trouble, not once per attempt
@@ -104,6 +107,7 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
         waiting: VecDeque::new(),
     };
     let mut heard = Instant::now();
+    let mut demoted = pin!(role::demoted(link.connection.clone(), timing.silence));
     loop {
         while in_flight.batches.len() < BATCHES_IN_FLIGHT {
             let batch = commands.take_batch();
@@ -116,6 +120,7 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
         }
         tokio::select! {
             () = link.gone.notified() => return "closed by Redis or the network",
+            reason = &mut demoted => return reason,
             () = commands.wake.notified() => {}
             Some(answers) = in_flight.batches.next() => {
                 let Ok(answers) = answers else { return "no answer in time, or closed" };

@@ -3,6 +3,8 @@
 mod url;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
@@ -19,6 +21,8 @@ pub struct RedisConfig {
     pub(super) shape: Shape,
     /// User, password, database, protocol: the same for every server.
     access: RedisConnectionInfo,
+    /// Which Sentinel is asked first; the links of a broker share it.
+    turn: Arc<AtomicUsize>,
     pub(super) timing: Timing,
 }
 
@@ -38,6 +42,7 @@ impl RedisConfig {
             shape,
             // RESP3: pushes and replies share a link, so the subscription link can be asked things too
             access: access.set_protocol(ProtocolVersion::RESP3),
+            turn: Arc::default(),
             timing: Timing::default(),
         })
     }
@@ -57,6 +62,57 @@ impl RedisConfig {
     /// The database number. Channels have none in Redis, so it is part of every name (see [`super::naming`]).
     pub(super) fn database(&self) -> i64 {
         self.access.db()
+    }
+
+    /// The Sentinels' numbers, in the order in which they are asked.
+    pub(super) fn turns(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let first = self.turn.load(Ordering::Relaxed);
+        (0..count).map(move |step| first.wrapping_add(step) % count)
+    }
+
+    /// This Sentinel answered: it is asked first.
+    pub(super) fn begin_with(&self, turn: usize) {
+        self.turn.store(turn, Ordering::Relaxed);
+    }
+
+    /// What the Sentinel named that was asked last cannot serve: another is asked first.
+    pub(super) fn pass_turn(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long one Sentinel may take to answer.
+    pub(super) fn sentinel_deadline(&self) -> Duration {
+        self.timing.connect / 3
+    }
+
+    /// How long an attempt to make a link may take: every Sentinel asked in vain but the last, then the server.
+    pub(super) fn attempt(&self) -> Duration {
+        let sentinels = match &self.shape {
+            Shape::Sentinel { sentinels, .. } => u32::try_from(sentinels.len()).unwrap_or(u32::MAX),
+            Shape::Standalone(_) | Shape::Cluster { .. } => 0,
+        };
+        self.timing.connect + self.sentinel_deadline().saturating_mul(sentinels)
+    }
+
+    /// After Redis came back as another process, or another server became the master: the time within which every gateway
+    /// that can reach it has tried again, an attempt that hung included.
+    pub(super) fn regroup(&self) -> Duration {
+        self.attempt() + self.timing.backoff_max
+    }
+
+    /// How a Sentinel is connected to: in the protocol that all versions speak.
+    pub(super) fn sentinel_info(
+        &self,
+        sentinel: &Server,
+        with_password: bool,
+    ) -> Result<ConnectionInfo, RedisError> {
+        let info = self.connection_info(sentinel)?;
+        let access = if with_password {
+            self.access.clone()
+        } else {
+            RedisConnectionInfo::default()
+        };
+        Ok(info.set_redis_settings(access.set_db(0).set_protocol(ProtocolVersion::RESP2)))
     }
 
     /// How one of the servers is connected to.
@@ -95,14 +151,6 @@ pub struct Timing {
     pub backoff_min: Duration,
     /// Longest wait after a failed connect.
     pub backoff_max: Duration,
-}
-
-impl Timing {
-    /// After Redis came back as another process: the time within which every gateway that can reach it has tried again,
-    /// an attempt that hung included.
-    pub fn regroup(&self) -> Duration {
-        self.connect + self.backoff_max
-    }
 }
 
 impl Default for Timing {

@@ -11,7 +11,9 @@ use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisEr
 use tokio::sync::Notify;
 
 use super::config::{RedisConfig, Server, Shape};
+use super::role::{self, Role};
 use super::script::{Failure, Scripts};
+use super::sentinel;
 
 /// Why a link could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,9 @@ pub(super) enum ConnectError {
     /// Greeting and authentication took too long.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// No Sentinel names the master.
+    #[error("no Sentinel names a master: {0}")]
+    Sentinels(String),
     /// Connected, but the server cannot serve (loading its data, a replica, no permission).
     #[error("{0}")]
     Unfit(Arc<str>),
@@ -32,7 +37,9 @@ pub(super) enum ConnectError {
 pub(super) struct CommandLink {
     pub(super) connection: MultiplexedConnection,
     pub(super) scripts: Scripts,
-    /// Which process of Redis it ends at (`run_id`); `None` when the server does not tell.
+    /// Where it ends.
+    pub(super) server: Server,
+    /// Which process of Redis it ends at, since when it has been the master; `None` when the server does not tell.
     pub(super) process: Option<Arc<str>>,
     /// Notified when the connection is gone.
     pub(super) gone: Arc<Notify>,
@@ -50,8 +57,7 @@ impl CommandLink {
                 }
                 Ok::<(), std::convert::Infallible>(())
             };
-            let server = server(config)?;
-            let mut connection = open(config, server, on_push).await?;
+            let (server, mut connection) = open(config, on_push).await?;
             name(&mut connection, "command").await?;
             let process = process(&mut connection).await?;
             let answers = all(&mut connection, &Scripts::load()).await?;
@@ -59,11 +65,12 @@ impl CommandLink {
             Ok(Self {
                 connection,
                 scripts,
+                server,
                 process,
                 gone,
             })
         };
-        within(config.timing.connect, work).await
+        within(config.attempt(), work).await
     }
 }
 
@@ -76,11 +83,11 @@ where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
     let work = async {
-        let mut connection = open(config, server(config)?, on_push).await?;
+        let (_, mut connection) = open(config, on_push).await?;
         name(&mut connection, "subscription").await?;
         Ok(connection)
     };
-    within(config.timing.connect, work).await
+    within(config.attempt(), work).await
 }
 
 /// Sends a pipeline and takes its answers, errors of the server among them; `Err` means that the link is lost.
@@ -91,21 +98,29 @@ pub(super) async fn all(
     connection.send_packed_commands(pipeline, 0, pipeline.len()).await
 }
 
-/// The server that is to be connected to.
-fn server(config: &RedisConfig) -> Result<&Server, ConnectError> {
-    match &config.shape {
-        Shape::Standalone(server) => Ok(server),
-        Shape::Sentinel { .. } | Shape::Cluster { .. } => {
-            Err(ConnectError::Unfit("only a single Redis is served yet".into()))
-        }
+/// Connects to the master; a server that turns out to be a replica is refused.
+async fn open<F>(config: &RedisConfig, on_push: F) -> Result<(Server, MultiplexedConnection), ConnectError>
+where
+    F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
+{
+    let server = match &config.shape {
+        Shape::Standalone(server) => server.clone(),
+        Shape::Sentinel { sentinels, master } => sentinel::master(config, sentinels, master).await?,
+        Shape::Cluster { .. } => return Err(ConnectError::Unfit("a Redis Cluster is not served yet".into())),
+    };
+    let opened = open_at(config, &server, on_push).await;
+    if opened.is_err() {
+        // another Sentinel may know better
+        config.pass_turn();
     }
+    Ok((server, opened?))
 }
 
-async fn open<F>(
+async fn open_at<F>(
     config: &RedisConfig,
     server: &Server,
     on_push: F,
-) -> Result<MultiplexedConnection, RedisError>
+) -> Result<MultiplexedConnection, ConnectError>
 where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
@@ -113,9 +128,17 @@ where
         .set_connection_timeout(Some(config.timing.connect))
         .set_response_timeout(Some(config.timing.answer))
         .set_push_sender(on_push);
-    Client::open(config.connection_info(server)?)?
+    let mut connection = Client::open(config.connection_info(server)?)?
         .get_multiplexed_async_connection_with_config(&settings)
-        .await
+        .await?;
+    let unfit = match (role::ask(&mut connection).await?, &config.shape) {
+        (Role::Replica, _) => format!("{server} is a replica, and only the master takes messages"),
+        (Role::Unknown, Shape::Sentinel { .. }) => {
+            format!("{server} does not tell whether it is the master; allow the user the command ROLE")
+        }
+        (Role::Master | Role::Unknown, _) => return Ok(connection),
+    };
+    Err(ConnectError::Unfit(unfit.into()))
 }
 
 /// Names the connection for `CLIENT LIST`. A server that forbids it is as good a server.
@@ -128,24 +151,29 @@ async fn name(connection: &mut MultiplexedConnection, role: &str) -> Result<(), 
     all(connection, &pipeline).await.map(|_| ())
 }
 
-/// The server's `run_id`, which is another one after each start.
+/// The server's `run_id`, which is another one after each start, and its replication's, which is another one when it
+/// has become the master.
 async fn process(connection: &mut MultiplexedConnection) -> Result<Option<Arc<str>>, RedisError> {
     let mut pipeline = Pipeline::new();
-    pipeline.cmd("INFO").arg("server");
+    pipeline.cmd("INFO").arg("server").cmd("INFO").arg("replication");
     let answers = all(connection, &pipeline).await?;
-    let text = answers.first().and_then(|value| match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::VerbatimString { text, .. } | Value::SimpleString(text) => Some(text),
-        // forbidden, for example
-        _ => None,
-    });
-    Ok(text.and_then(run_id))
+    let [server, replication] = &answers[..] else {
+        return Ok(None);
+    };
+    let ids = field(server, "run_id:").zip(field(replication, "master_replid:"));
+    Ok(ids.map(|(run, replication)| format!("{run} {replication}").into()))
 }
 
-fn run_id(info: &str) -> Option<Arc<str>> {
-    info.lines()
-        .find_map(|line| line.strip_prefix("run_id:"))
-        .map(|id| id.trim().into())
+/// A field of what `INFO` tells; `None` also when it is forbidden.
+fn field<'a>(info: &'a Value, name: &str) -> Option<&'a str> {
+    let text = match info {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,
+        _ => return None,
+    };
+    text.lines()
+        .find_map(|line| line.strip_prefix(name))
+        .map(str::trim)
 }
 
 fn unfit(failure: Failure) -> ConnectError {

@@ -1,4 +1,4 @@
-//! The broker that makes many gateways one: a standalone Redis.
+//! The broker that makes many gateways one: a standalone Redis, or one whose master the Sentinels know.
 //!
 //! Per broker there are exactly two connections, whatever the number of rooms and users: a command link on which
 //! everything is pipelined ([`command`]), and a subscription link ([`subscribe`]). A stream's offset is assigned, and
@@ -9,7 +9,8 @@
 //! is down publishes and subscriptions fail at once with a temporary error; subscriptions that stand are kept, and
 //! after a reconnect each is compared with its stream, so that missed offsets are known, and counted ([`Stats`]). When
 //! Redis itself was restarted, publishes go on failing until the other gateways have had the time to come back, too:
-//! an acknowledged message would otherwise pass them by.
+//! an acknowledged message would otherwise pass them by. A failover is the same: the master is another process. Each link
+//! asks its server every few seconds whether it still is the master ([`role`]), and is given up when it is not.
 
 mod command;
 mod config;
@@ -19,9 +20,11 @@ mod link;
 mod message;
 mod naming;
 mod queue;
+mod role;
 mod script;
 mod seat;
 mod seats;
+mod sentinel;
 mod session;
 mod stats;
 mod subscribe;
@@ -48,7 +51,7 @@ use table::Table;
 pub use config::{ConfigError, RedisConfig, Timing};
 pub use stats::Stats;
 
-/// A broker on a standalone Redis. Dropping it ends its work; [`Broker::close`] also waits for the end.
+/// A broker on Redis. Dropping it ends its work; [`Broker::close`] also waits for the end.
 pub struct RedisBroker {
     database: i64,
     histories: Arc<Histories>,

@@ -3,7 +3,7 @@
 //! A request that finds the link down is `Unavailable` at once. When Redis comes back as another process, every gateway's
 //! subscriptions are gone. Whoever is back first could publish what the others then miss, with a true acknowledgement:
 //! publishes are therefore `Unavailable` until the others have had the time to come back
-//! ([`Timing::regroup`](super::config::Timing::regroup)).
+//! ([`RedisConfig::regroup`](super::config::RedisConfig::regroup)).
 
 use std::collections::VecDeque;
 

@@ -4,6 +4,7 @@ mod probe;
 mod repair;
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -19,6 +20,7 @@ use self::repair::Repairs;
 use super::super::{BrokerError, Crowded, Position};
 use super::config::Backoff;
 use super::intake::{Intake, Taken};
+use super::role;
 use super::subscribe::Subscriber;
 use super::table::{Changes, Seen, Ticket};
 
@@ -133,6 +135,7 @@ impl<'a> Session<'a> {
     /// Serves the link until it is lost; tells why it was.
     pub(super) async fn serve(mut self, backoff: &mut Backoff) -> &'static str {
         let timing = self.subscriber.config.timing;
+        let mut demoted = pin!(role::demoted(self.connection.clone(), timing.silence));
         loop {
             self.tell_next();
             self.repair_next();
@@ -148,6 +151,7 @@ impl<'a> Session<'a> {
                         return reason;
                     }
                 }
+                reason = &mut demoted => return reason,
                 (told, result) = next_told(&mut self.telling), if self.telling.is_some() => {
                     self.telling = None;
                     if result.is_err() {

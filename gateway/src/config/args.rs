@@ -32,8 +32,8 @@ pub struct Args {
     /// Where drain, state, metrics and health are served [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<Text>,
-    /// What carries messages between gateways: memory (none), redis://host:port, or redis-sentinel://host:port,…/master
-    /// [default: memory]
+    /// What carries messages between gateways: memory (none), redis://host:port, redis-sentinel://host:port,…/master, or
+    /// redis-cluster://host:port,… [default: memory]
     #[arg(long, value_name = "memory|URL")]
     pub broker: Option<Text>,
     /// How clients are identified; insecure-token (?token=abc is user_abc) is for development [default: jwt]

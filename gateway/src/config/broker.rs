@@ -36,8 +36,9 @@ fn allowed(text: &str) -> Allowed {
     Allowed(if text.starts_with("redis") {
         redis::ConfigError::form_of(text)
     } else {
-        "memory, redis://[user:password@]host[:port][/database], or \
-         redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]"
+        "memory, redis://[user:password@]host[:port][/database], \
+         redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], or \
+         redis-cluster://[user:password@]host[:port],host[:port]"
     })
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::BrokerError;
+use super::cluster::Alert;
 use super::config::{Backoff, RedisConfig};
 use super::link::{self, CommandLink};
 use super::queue::{Commands, Item, OnAnswer};
@@ -25,17 +26,27 @@ use super::stats::Stats;
 /// Batches sent and not yet answered, at most.
 const BATCHES_IN_FLIGHT: usize = 16;
 
+/// Whether another server had before what this one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Birth {
+    /// It has what it had.
+    Fresh,
+    /// It took over from one that failed: what that one had told last may be lost, as after a restart.
+    Succeeding,
+}
+
 /// Keeps the command link up until cancelled.
 pub(super) async fn run(
     commands: Arc<Commands>,
     config: RedisConfig,
     stats: Arc<Stats>,
+    birth: Birth,
     cancelled: CancellationToken,
 ) {
     let work = async {
         let mut backoff = Backoff::new(config.timing);
         let mut complaint = String::new();
-        let mut process = None;
+        let mut process = (birth == Birth::Succeeding).then_some(None);
         loop {
             match CommandLink::connect(&config).await {
                 Ok(link) => {
@@ -126,8 +137,8 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
                 let Ok(answers) = answers else { return "no answer in time, or closed" };
                 heard = Instant::now();
                 let waiting = in_flight.waiting.pop_front().unwrap_or_default();
-                if !give(answers, waiting) {
-                    return "the server cannot take writes";
+                if let Some(reason) = give(answers, waiting, commands.alert.as_deref()) {
+                    return reason;
                 }
             }
             () = sleep_until(heard + timing.silence), if in_flight.batches.is_empty() => {
@@ -137,16 +148,27 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
     }
 }
 
-/// Gives the answers of a batch; false when the server says that it is not one that can serve.
-fn give(answers: Vec<Result<Answer, Failure>>, waiting: Vec<Option<OnAnswer>>) -> bool {
-    let mut fit = true;
+/// Gives the answers of a batch; tells why the link is to be given up, when the server says that it cannot serve.
+fn give(
+    answers: Vec<Result<Answer, Failure>>,
+    waiting: Vec<Option<OnAnswer>>,
+    alert: Option<&Alert>,
+) -> Option<&'static str> {
+    let mut unfit = None;
     for (answer, on_answer) in answers.into_iter().zip(waiting) {
-        fit &= !matches!(answer, Err(Failure::WrongServer(_)));
+        match (&answer, alert) {
+            (Err(Failure::WrongServer(_)), _) => unfit = Some("the server cannot take writes"),
+            (Err(Failure::Moved(_)), Some(alert)) => alert.look(),
+            (Err(Failure::Moved(_)), None) => {
+                unfit = Some("it is a node of a cluster: give redis-cluster://");
+            }
+            _ => {}
+        }
         if let Some(on_answer) = on_answer {
             on_answer(answer.map_err(BrokerError::from));
         }
     }
-    fit
+    unfit
 }
 
 /// Sends one batch; what failed for a script that Redis has forgotten is asked again after loading it.
@@ -159,7 +181,7 @@ async fn send(
         .filter(|&i| answers[i] == Err(Failure::NoScript))
         .collect();
     if !forgotten.is_empty() {
-        link::all(&mut link.connection, &Scripts::load()).await?;
+        link::all(&mut link.connection, &link.scripts.reload()).await?;
         let again: Vec<Request> = forgotten.iter().map(|&i| requests[i].clone()).collect();
         let second = read(&link::all(&mut link.connection, &pipeline(&again, &link.scripts)).await?);
         for (index, answer) in forgotten.into_iter().zip(second) {

@@ -14,6 +14,7 @@ use redis::{
 
 pub use self::url::ConfigError;
 pub(super) use self::url::{Server, Shape};
+use super::script::Channels;
 
 /// Which servers of Redis there are, and how they are entered.
 #[derive(Clone)]
@@ -35,9 +36,6 @@ impl RedisConfig {
     /// User and password may be percent-encoded.
     pub fn from_url(text: &str) -> Result<Self, ConfigError> {
         let (shape, access) = url::parse(text)?;
-        if matches!(shape, Shape::Cluster { .. }) {
-            return Err(ConfigError::Unserved);
-        }
         Ok(Self {
             shape,
             // RESP3: pushes and replies share a link, so the subscription link can be asked things too
@@ -89,7 +87,7 @@ impl RedisConfig {
     pub(super) fn attempt(&self) -> Duration {
         let sentinels = match &self.shape {
             Shape::Sentinel { sentinels, .. } => u32::try_from(sentinels.len()).unwrap_or(u32::MAX),
-            Shape::Standalone(_) | Shape::Cluster { .. } => 0,
+            Shape::Standalone(_) | Shape::Cluster { .. } | Shape::Node(_) => 0,
         };
         self.timing.connect + self.sentinel_deadline().saturating_mul(sentinels)
     }
@@ -113,6 +111,22 @@ impl RedisConfig {
             RedisConnectionInfo::default()
         };
         Ok(info.set_redis_settings(access.set_db(0).set_protocol(ProtocolVersion::RESP2)))
+    }
+
+    /// One node of the cluster.
+    pub(super) fn node(&self, server: Server) -> Self {
+        Self {
+            shape: Shape::Node(server),
+            ..self.clone()
+        }
+    }
+
+    /// How messages reach subscribers.
+    pub(super) const fn channels(&self) -> Channels {
+        match self.shape {
+            Shape::Node(_) | Shape::Cluster { .. } => Channels::Sharded,
+            Shape::Standalone(_) | Shape::Sentinel { .. } => Channels::Plain,
+        }
     }
 
     /// How one of the servers is connected to.

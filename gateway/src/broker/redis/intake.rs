@@ -27,6 +27,8 @@ pub(super) struct Raw {
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) messages: Vec<Raw>,
+    /// Channels of a cluster whose subscription ended, as was asked for, or because their slot moved.
+    pub(super) ended: Vec<Vec<u8>>,
     /// The link is gone.
     pub(super) gone: bool,
     /// Messages were dropped because too many waited.
@@ -62,7 +64,7 @@ impl Intake {
     fn put(&self, info: PushInfo) {
         let mut waiting = self.waiting.lock();
         match info.kind {
-            PushKind::Message => {
+            PushKind::Message | PushKind::SMessage => {
                 let mut parts = info.data.into_iter();
                 let (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) =
                     (parts.next(), parts.next())
@@ -77,6 +79,12 @@ impl Intake {
                     waiting.taken.messages.push(Raw { channel, payload });
                 }
             }
+            PushKind::SUnsubscribe => {
+                let Some(Value::BulkString(channel)) = info.data.into_iter().next() else {
+                    return;
+                };
+                waiting.taken.ended.push(channel);
+            }
             PushKind::Disconnection => waiting.taken.gone = true,
             _ => return,
         }
@@ -90,7 +98,7 @@ impl Intake {
             {
                 let mut waiting = self.waiting.lock();
                 let taken = &waiting.taken;
-                if taken.gone || taken.overflow || !taken.messages.is_empty() {
+                if taken.gone || taken.overflow || !(taken.messages.is_empty() && taken.ended.is_empty()) {
                     waiting.bytes = 0;
                     return std::mem::take(&mut waiting.taken);
                 }

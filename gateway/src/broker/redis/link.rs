@@ -60,8 +60,8 @@ impl CommandLink {
             let (server, mut connection) = open(config, on_push).await?;
             name(&mut connection, "command").await?;
             let process = process(&mut connection).await?;
-            let answers = all(&mut connection, &Scripts::load()).await?;
-            let scripts = Scripts::from_answers(&answers).map_err(unfit)?;
+            let answers = all(&mut connection, &Scripts::load(config.channels())).await?;
+            let scripts = Scripts::from_answers(&answers, config.channels()).map_err(unfit)?;
             Ok(Self {
                 connection,
                 scripts,
@@ -90,6 +90,20 @@ where
     within(config.attempt(), work).await
 }
 
+/// What a node says about its cluster, asked over a connection that is closed afterwards.
+/// Replicas know it as well.
+pub(super) async fn nodes(config: &RedisConfig, server: &Server) -> Result<String, ConnectError> {
+    let work = async {
+        let mut connection = connect(config, server, |_| Ok(())).await?;
+        name(&mut connection, "nodes").await?;
+        Ok(redis::cmd("CLUSTER")
+            .arg("NODES")
+            .query_async(&mut connection)
+            .await?)
+    };
+    within(config.timing.connect, work).await
+}
+
 /// Sends a pipeline and takes its answers, errors of the server among them; `Err` means that the link is lost.
 pub(super) async fn all(
     connection: &mut MultiplexedConnection,
@@ -104,9 +118,12 @@ where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
     let server = match &config.shape {
-        Shape::Standalone(server) => server.clone(),
+        Shape::Standalone(server) | Shape::Node(server) => server.clone(),
         Shape::Sentinel { sentinels, master } => sentinel::master(config, sentinels, master).await?,
-        Shape::Cluster { .. } => return Err(ConnectError::Unfit("a Redis Cluster is not served yet".into())),
+        Shape::Cluster { .. } => {
+            let unfit = "a cluster has no server for everything; each node is asked by itself";
+            return Err(ConnectError::Unfit(unfit.into()));
+        }
     };
     let opened = open_at(config, &server, on_push).await;
     if opened.is_err() {
@@ -114,6 +131,23 @@ where
         config.pass_turn();
     }
     Ok((server, opened?))
+}
+
+async fn connect<F>(
+    config: &RedisConfig,
+    server: &Server,
+    on_push: F,
+) -> Result<MultiplexedConnection, RedisError>
+where
+    F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
+{
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.timing.connect))
+        .set_response_timeout(Some(config.timing.answer))
+        .set_push_sender(on_push);
+    Client::open(config.connection_info(server)?)?
+        .get_multiplexed_async_connection_with_config(&settings)
+        .await
 }
 
 async fn open_at<F>(
@@ -124,13 +158,7 @@ async fn open_at<F>(
 where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(config.timing.connect))
-        .set_response_timeout(Some(config.timing.answer))
-        .set_push_sender(on_push);
-    let mut connection = Client::open(config.connection_info(server)?)?
-        .get_multiplexed_async_connection_with_config(&settings)
-        .await?;
+    let mut connection = connect(config, server, on_push).await?;
     let unfit = match (role::ask(&mut connection).await?, &config.shape) {
         (Role::Replica, _) => format!("{server} is a replica, and only the master takes messages"),
         (Role::Unknown, Shape::Sentinel { .. }) => {
@@ -179,7 +207,9 @@ fn field<'a>(info: &'a Value, name: &str) -> Option<&'a str> {
 fn unfit(failure: Failure) -> ConnectError {
     match failure {
         Failure::NoScript => ConnectError::Unfit("scripts are lost while they are loaded".into()),
-        Failure::WrongServer(text) | Failure::Refused(text) => ConnectError::Unfit(text),
+        Failure::WrongServer(text) | Failure::Moved(text) | Failure::Refused(text) => {
+            ConnectError::Unfit(text)
+        }
     }
 }
 

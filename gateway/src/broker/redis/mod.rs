@@ -1,7 +1,8 @@
-//! The broker that makes many gateways one: a standalone Redis, or one whose master the Sentinels know.
+//! The broker that makes many gateways one: a standalone Redis, one whose master the Sentinels know, or a cluster
+//! ([`cluster`]).
 //!
-//! Per broker there are exactly two connections, whatever the number of rooms and users: a command link on which
-//! everything is pipelined ([`command`]), and a subscription link ([`subscribe`]). A stream's offset is assigned, and
+//! Per broker and server there are exactly two connections, whatever the number of rooms and users: a command link on
+//! which everything is pipelined ([`command`]), and a subscription link ([`subscribe`]). A stream's offset is assigned, and
 //! the message published, by one script in one atomic step ([`script`]); a gateway hears its own messages the way it
 //! hears all others, through its subscription, so that every gateway delivers in the same order.
 //!
@@ -12,6 +13,7 @@
 //! an acknowledged message would otherwise pass them by. A failover is the same: the master is another process. Each link
 //! asks its server every few seconds whether it still is the master ([`role`]), and is given up when it is not.
 
+mod cluster;
 mod command;
 mod config;
 mod history;
@@ -26,12 +28,13 @@ mod seat;
 mod seats;
 mod sentinel;
 mod session;
+mod shard;
+mod shards;
 mod stats;
 mod subscribe;
 mod table;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
@@ -41,25 +44,25 @@ use tokio_util::task::TaskTracker;
 
 use super::{Broker, BrokerError, Health, Page, Position, Publish, Reading, Seat, Sink, StreamKey, encode};
 use crate::config::{Histories, Retention};
+use cluster::Watcher;
+use config::Shape;
 use history::{Append, Read};
-use queue::{Commands, Item, OnAnswer};
+use queue::{Item, OnAnswer};
 use script::{Answer, Request};
 use seats::Seats;
-use subscribe::Subscriber;
-use table::Table;
+use shard::{Common, Shard};
+use shards::Shards;
 
 pub use config::{ConfigError, RedisConfig, Timing};
 pub use stats::Stats;
 
-/// A broker on Redis. Dropping it ends its work; [`Broker::close`] also waits for the end.
+/// A broker on Redis, of whatever shape. Dropping it ends its work; [`Broker::close`] also waits for the end.
 pub struct RedisBroker {
     database: i64,
     histories: Arc<Histories>,
-    commands: Arc<Commands>,
-    table: Arc<Table>,
+    shards: Arc<Shards>,
     seats: Arc<Seats>,
     stats: Arc<Stats>,
-    proven: Arc<AtomicBool>,
     cancelled: CancellationToken,
     tasks: TaskTracker,
 }
@@ -73,58 +76,42 @@ impl std::fmt::Debug for RedisBroker {
 }
 
 impl RedisBroker {
-    /// Starts the two links in the background; to be called inside a tokio runtime. Never waits for Redis.
+    /// Starts the links in the background; to be called inside a tokio runtime. Never waits for Redis.
     /// Fails only by a mistake in the metrics' names.
     pub fn start(
         config: &RedisConfig,
         histories: Histories,
         sink: Arc<dyn Sink>,
     ) -> prometheus::Result<Self> {
-        let stats = Arc::new(Stats::new()?);
-        let histories = Arc::new(histories);
-        let commands = Arc::new(Commands::new());
-        let instance = uuid::Uuid::new_v4().simple().to_string();
-        let count = Seats::new(
-            config.database(),
-            &instance,
-            Arc::clone(&commands),
-            Arc::clone(&sink),
-        );
-        let broker = Self {
-            database: config.database(),
-            histories: Arc::clone(&histories),
-            commands,
-            seats: Arc::new(count),
-            table: Arc::new(Table::new(histories)),
-            stats,
-            proven: Arc::new(AtomicBool::new(false)),
+        let common = Common {
+            instance: uuid::Uuid::new_v4().simple().to_string().into(),
+            histories: Arc::new(histories),
+            sink,
+            stats: Arc::new(Stats::new()?),
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        let subscriber = Subscriber {
-            config: config.clone(),
-            commands: Arc::clone(&broker.commands),
-            table: Arc::clone(&broker.table),
-            sink,
-            stats: Arc::clone(&broker.stats),
-            proven: Arc::clone(&broker.proven),
-            probe_channel: naming::probe(config.database(), &instance),
-        };
-        broker.tasks.spawn(command::run(
-            Arc::clone(&broker.commands),
-            config.clone(),
-            Arc::clone(&broker.stats),
-            broker.cancelled.clone(),
+        let shards = shards(config, &common);
+        let seats = Arc::new(Seats::new(
+            config.database(),
+            &common.instance,
+            Arc::clone(&shards),
+            Arc::clone(&common.sink),
         ));
-        broker
-            .tasks
-            .spawn(subscribe::run(subscriber, broker.cancelled.clone()));
-        let (count, cancelled) = (Arc::clone(&broker.seats), broker.cancelled.clone());
-        broker.tasks.spawn(async move {
+        let (count, cancelled) = (Arc::clone(&seats), common.cancelled.clone());
+        common.tasks.spawn(async move {
             cancelled.run_until_cancelled(count.run()).await;
         });
-        broker.tasks.close();
-        Ok(broker)
+        common.tasks.close();
+        Ok(Self {
+            database: config.database(),
+            histories: common.histories,
+            shards,
+            seats,
+            stats: common.stats,
+            cancelled: common.cancelled,
+            tasks: common.tasks,
+        })
     }
 
     /// What is asked for a publish, and whether the answer has a place.
@@ -168,6 +155,22 @@ impl RedisBroker {
     }
 }
 
+/// The links that the shape asks for.
+fn shards(config: &RedisConfig, common: &Common) -> Arc<Shards> {
+    let Shape::Cluster { seeds } = &config.shape else {
+        return Arc::new(Shards::One(Box::new(Shard::standalone(config, common))));
+    };
+    let shards = Arc::new(Shards::of_cluster());
+    let watcher = Watcher {
+        config: config.clone(),
+        seeds: seeds.clone(),
+        common: common.clone(),
+        shards: Arc::clone(&shards),
+    };
+    common.tasks.spawn(watcher.run(common.cancelled.clone()));
+    shards
+}
+
 impl Drop for RedisBroker {
     fn drop(&mut self) {
         self.cancelled.cancel();
@@ -198,12 +201,12 @@ impl Broker for RedisBroker {
             });
             items.push(Item { request, on_answer });
         }
-        self.commands.submit(items);
+        self.shards.submit(items);
     }
 
     fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>> {
         let (waiter, position) = oneshot::channel();
-        self.table
+        self.shards
             .subscribe(naming::stream(self.database, &stream), stream, waiter);
         // the sender is dropped without a word when the subscription was ended meanwhile
         async move { position.await.unwrap_or(Err(BrokerError::Unavailable)) }.boxed()
@@ -232,12 +235,12 @@ impl Broker for RedisBroker {
             bytes,
             retention,
         };
-        let commands = Arc::clone(&self.commands);
-        async move { commands.read(read).await }.boxed()
+        let shards = Arc::clone(&self.shards);
+        async move { shards.read(read).await }.boxed()
     }
 
     fn unsubscribe(&self, stream: &StreamKey) {
-        self.table.unsubscribe(&naming::stream(self.database, stream));
+        self.shards.unsubscribe(&naming::stream(self.database, stream));
     }
 
     fn take_seat(&self, user: &Arc<str>, connection: u64, most: u32) -> Option<BoxFuture<'static, Seat>> {
@@ -254,11 +257,7 @@ impl Broker for RedisBroker {
     }
 
     fn health(&self) -> Health {
-        let up = self.commands.is_up();
-        Health {
-            up,
-            degraded: !(up && self.proven.load(Ordering::Relaxed)) || self.commands.regroups(),
-        }
+        self.shards.health()
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {

@@ -6,12 +6,14 @@
 //! ([`RedisConfig::regroup`](super::config::RedisConfig::regroup)).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use super::super::{Accepted, BrokerError, Page, Position};
+use super::cluster::Alert;
 use super::history::Read;
 use super::script::{Answer, Request};
 
@@ -37,7 +39,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    fn fail(self, error: BrokerError) {
+    pub(super) fn fail(self, error: BrokerError) {
         if let Some(on_answer) = self.on_answer {
             on_answer(Err(error));
         }
@@ -67,6 +69,8 @@ pub(super) struct Commands {
     pub(super) wake: Notify,
     up: watch::Sender<bool>,
     reads: Semaphore,
+    /// Of the cluster that the link's server is a node of.
+    pub(super) alert: Option<Arc<Alert>>,
 }
 
 impl Commands {
@@ -76,6 +80,15 @@ impl Commands {
             wake: Notify::new(),
             up: watch::Sender::new(false),
             reads: Semaphore::new(READS),
+            alert: None,
+        }
+    }
+
+    /// Those of a cluster's node.
+    pub(super) fn of_node(alert: Arc<Alert>) -> Self {
+        Self {
+            alert: Some(alert),
+            ..Self::new()
         }
     }
 
@@ -195,6 +208,9 @@ impl Commands {
         queue.regroups_until = regroups_until;
         drop(queue);
         self.up.send_replace(true);
+        if let Some(alert) = &self.alert {
+            alert.look();
+        }
     }
 
     /// The link is lost: nothing that waits is sent.
@@ -206,6 +222,9 @@ impl Commands {
             std::mem::take(&mut queue.items)
         };
         self.up.send_replace(false);
+        if let Some(alert) = &self.alert {
+            alert.lost();
+        }
         for item in items {
             item.fail(BrokerError::Unavailable);
         }

@@ -82,27 +82,58 @@ pub(super) enum Script {
     ClearSeats,
 }
 
-/// Names (SHA-1, as Redis tells them) of the loaded scripts, in the order of [`SOURCES`].
+/// How messages reach subscribers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Channels {
+    /// Every channel of a Redis is in one place.
+    Plain,
+    /// Each is where its slot is (sharded pub/sub).
+    Sharded,
+}
+
+impl Channels {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Plain => "PUBLISH",
+            Self::Sharded => "SPUBLISH",
+        }
+    }
+}
+
+/// The loaded scripts.
 #[derive(Clone, Debug)]
-pub(super) struct Scripts([Arc<str>; SOURCES.len()]);
+pub(super) struct Scripts {
+    /// SHA-1, as Redis tells it, in the order of [`SOURCES`].
+    names: [Arc<str>; SOURCES.len()],
+    channels: Channels,
+}
 
 impl Scripts {
     /// The commands that load them.
-    pub(super) fn load() -> Pipeline {
+    pub(super) fn load(channels: Channels) -> Pipeline {
         let mut pipeline = Pipeline::with_capacity(SOURCES.len());
+        let call = format!("'{}'", channels.verb());
         for source in SOURCES {
-            pipeline.cmd("SCRIPT").arg("LOAD").arg(source);
+            pipeline
+                .cmd("SCRIPT")
+                .arg("LOAD")
+                .arg(source.replace("'PUBLISH'", &call));
         }
         pipeline
     }
 
+    /// The commands that load the same ones again.
+    pub(super) fn reload(&self) -> Pipeline {
+        Self::load(self.channels)
+    }
+
     /// Their names from the answers to [`Scripts::load`].
-    pub(super) fn from_answers(values: &[Value]) -> Result<Self, Failure> {
+    pub(super) fn from_answers(values: &[Value], channels: Channels) -> Result<Self, Failure> {
         let mut names = std::array::from_fn(|_| Arc::from(""));
         for (name, value) in names.iter_mut().zip(values) {
             *name = text(value).ok_or_else(|| failure(value))?.into();
         }
-        Ok(Self(names))
+        Ok(Self { names, channels })
     }
 
     /// The command that runs a script on its one key; its arguments are still to be added.
@@ -112,7 +143,7 @@ impl Scripts {
 
     fn run_on(&self, script: Script, keys: &[&[u8]]) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&*self.0[script as usize]).arg(keys.len()).arg(keys);
+        cmd.arg(&*self.names[script as usize]).arg(keys.len()).arg(keys);
         cmd
     }
 
@@ -145,6 +176,8 @@ pub(super) enum Request {
     Seat(SeatRequest),
     /// Whether the link answers.
     Ping,
+    /// What the nodes of a cluster are.
+    Nodes,
 }
 
 impl Request {
@@ -166,8 +199,22 @@ impl Request {
                 }
                 Self::Position { stream } | Self::Renew { stream, .. } => stream.len(),
                 Self::Seat(request) => request.size(),
-                Self::Ping => 0,
+                Self::Ping | Self::Nodes => 0,
             }
+    }
+
+    /// The name whose slot says which node it is for; none when any can answer.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        match self {
+            Self::Publish { stream, .. } | Self::Position { stream } | Self::Renew { stream, .. } => {
+                Some(stream)
+            }
+            Self::Append(append) => Some(&append.stream),
+            Self::Read(read) => Some(&read.stream),
+            Self::Announce { channel, .. } | Self::Pass { channel, .. } => Some(channel),
+            Self::Seat(request) => Some(request.name()),
+            Self::Ping | Self::Nodes => None,
+        }
     }
 
     /// The command.
@@ -187,12 +234,13 @@ impl Request {
                 cmd
             }
             Self::Announce { channel, payload } | Self::Pass { channel, payload } => {
-                let mut cmd = redis::cmd("PUBLISH");
+                let mut cmd = redis::cmd(scripts.channels.verb());
                 cmd.arg(&channel[..]).arg(&payload[..]);
                 cmd
             }
             Self::Seat(request) => request.command(scripts),
             Self::Ping => redis::cmd("PING"),
+            Self::Nodes => redis::cmd("CLUSTER").arg("NODES").take(),
         }
     }
 }
@@ -226,6 +274,8 @@ pub(super) enum Failure {
     NoScript,
     /// This server cannot take it at all (still loading, demoted to a replica): another link may. Nothing happened.
     WrongServer(Arc<str>),
+    /// This node of a cluster does not have the slot, or not all of it, or not now; it goes on having others. Nothing happened.
+    Moved(Arc<str>),
     /// Refused with this text.
     Refused(Arc<str>),
 }
@@ -233,7 +283,7 @@ pub(super) enum Failure {
 impl From<Failure> for BrokerError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NoScript | Failure::WrongServer(_) => Self::Unavailable,
+            Failure::NoScript | Failure::WrongServer(_) | Failure::Moved(_) => Self::Unavailable,
             Failure::Refused(text) => Self::Refused(text),
         }
     }
@@ -254,22 +304,23 @@ pub(super) fn answer(value: &Value) -> Result<Answer, Failure> {
             _ => None,
         }
         .ok_or_else(|| failure(value)),
-        Value::BulkString(_) => Ok(Answer::Text(text(value).ok_or_else(|| failure(value))?.into())),
+        Value::BulkString(_) | Value::VerbatimString { .. } => {
+            Ok(Answer::Text(text(value).ok_or_else(|| failure(value))?.into()))
+        }
         Value::Nil => Ok(Answer::Nothing),
         _ => Ok(Answer::Done),
     }
 }
 
 fn failure(value: &Value) -> Failure {
-    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, NoScript, ReadOnly, TryAgain};
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
     let Value::ServerError(error) = value else {
         return Failure::Refused("an answer that makes no sense".into());
     };
     match error.kind() {
         Some(NoScript) => Failure::NoScript,
-        Some(BusyLoading | ClusterDown | MasterDown | ReadOnly | TryAgain) => {
-            Failure::WrongServer(error.to_string().into())
-        }
+        Some(BusyLoading | MasterDown | ReadOnly) => Failure::WrongServer(error.to_string().into()),
+        Some(Ask | ClusterDown | Moved | TryAgain) => Failure::Moved(error.to_string().into()),
         _ => Failure::Refused(error.to_string().into()),
     }
 }
@@ -285,7 +336,7 @@ pub(super) fn place_of(epoch: &Value, offset: i64) -> Option<Position> {
 fn text(value: &Value) -> Option<&str> {
     match value {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text),
         _ => None,
     }
 }

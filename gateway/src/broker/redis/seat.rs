@@ -83,6 +83,17 @@ impl SeatRequest {
         }
     }
 
+    /// The key that it is about.
+    pub(super) fn name(&self) -> &[u8] {
+        match self {
+            Self::Take { seats, .. } | Self::Give { seats, .. } | Self::Clear { seats, .. } => seats,
+            Self::BeginLease { key }
+            | Self::RenewLease { key }
+            | Self::ReadLease { key }
+            | Self::EndLease { key } => key,
+        }
+    }
+
     /// The command.
     pub(super) fn command(&self, scripts: &Scripts) -> Cmd {
         match self {

@@ -20,9 +20,10 @@ use tokio::time::{sleep, timeout};
 
 use super::super::{BrokerError, Seat, Sink};
 use super::naming;
-use super::queue::{Commands, Item};
+use super::queue::{Item, OnAnswer};
 use super::script::{Answer, Request};
 use super::seat::{LEASE, SeatRequest};
+use super::shards::Shards;
 
 /// Time between renewals of the lease; with each, one part of the connections is added again, so that none is forgotten.
 const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
@@ -55,7 +56,7 @@ enum Standing {
 pub(super) struct Seats {
     database: i64,
     instance: String,
-    commands: Arc<Commands>,
+    shards: Arc<Shards>,
     sink: Arc<dyn Sink>,
     lease: Mutex<Lease>,
     standing: watch::Sender<Standing>,
@@ -63,11 +64,11 @@ pub(super) struct Seats {
 
 impl Seats {
     /// Nothing is counted; `instance` is unique in the fleet.
-    pub(super) fn new(database: i64, instance: &str, commands: Arc<Commands>, sink: Arc<dyn Sink>) -> Self {
+    pub(super) fn new(database: i64, instance: &str, shards: Arc<Shards>, sink: Arc<dyn Sink>) -> Self {
         Self {
             database,
             instance: instance.to_owned(),
-            commands,
+            shards,
             sink,
             lease: Mutex::default(),
             standing: watch::Sender::new(Standing::Settling),
@@ -148,7 +149,7 @@ impl Seats {
 
     /// Keeps this gateway's connections counted until dropped.
     pub(super) async fn run(&self) {
-        let mut up = self.commands.watch_up();
+        let mut up = self.shards.watch_up();
         loop {
             if up.wait_for(|up| *up).await.is_err() {
                 return;
@@ -190,7 +191,7 @@ impl Seats {
         let mut part = 0;
         while self.add_part(part) {
             // publishes must not wait behind all of them
-            self.commands.ask(Request::Ping).await?;
+            self.shards.ping().await?;
             part += 1;
         }
         self.standing.send_replace(Standing::Counted);
@@ -224,7 +225,7 @@ impl Seats {
 
     /// Waits until this gateway's connections are counted.
     async fn settled(&self) -> Result<(), BrokerError> {
-        if !self.commands.is_up() {
+        if !self.shards.is_up() {
             return Err(BrokerError::Unavailable);
         }
         let mut standing = self.standing.subscribe();
@@ -249,13 +250,20 @@ impl Seats {
     }
 
     async fn ask(&self, request: SeatRequest) -> Result<Answer, BrokerError> {
-        self.commands.ask(Request::Seat(request)).await
+        self.shards.ask(Request::Seat(request)).await
     }
 
     fn submit(&self, request: SeatRequest) {
-        self.commands.submit_own(Item {
+        let shards = Arc::clone(&self.shards);
+        let on_answer: OnAnswer = Box::new(move |answer| {
+            // it must not be done later than what comes next: everything is added under another lease
+            if answer == Err(BrokerError::Unavailable) {
+                shards.missed();
+            }
+        });
+        self.shards.submit_own(Item {
             request: Request::Seat(request),
-            on_answer: None,
+            on_answer: Some(on_answer),
         });
     }
 }

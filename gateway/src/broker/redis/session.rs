@@ -2,6 +2,7 @@
 
 mod probe;
 mod repair;
+mod tell;
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -11,18 +12,19 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::FuturesUnordered;
-use redis::RedisError;
 use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep_until};
 
 use self::probe::Probe;
 use self::repair::Repairs;
+use self::tell::{Telling, Told, next_told};
 use super::super::{BrokerError, Crowded, Position};
 use super::config::Backoff;
 use super::intake::{Intake, Taken};
 use super::role;
+use super::script::Channels;
 use super::subscribe::Subscriber;
-use super::table::{Changes, Seen, Ticket};
+use super::table::{Seen, Ticket};
 
 /// Channels in one SUBSCRIBE or UNSUBSCRIBE.
 const BATCH: usize = 512;
@@ -47,15 +49,8 @@ enum Purpose {
     Resync,
     /// Of streams of which nothing was heard.
     Compare,
-}
-
-/// What a command on the link was for.
-enum Told {
-    Subscribed {
-        tickets: Vec<(Ticket, Option<Position>)>,
-        purpose: Purpose,
-    },
-    Unsubscribed,
+    /// Of what was told again.
+    Again,
 }
 
 /// Positions that were read.
@@ -64,15 +59,16 @@ struct ReadBack {
     purpose: Purpose,
 }
 
-type Telling = BoxFuture<'static, (Told, Result<(), RedisError>)>;
-
 /// One link's life.
 pub(super) struct Session<'a> {
     subscriber: &'a Subscriber,
     connection: MultiplexedConnection,
     intake: Arc<Intake>,
+    probe_channel: Arc<[u8]>,
     /// The command on its way; one at a time, so that changes of one channel keep their order.
     telling: Option<Telling>,
+    /// Not before this time anything is told again.
+    again_at: Instant,
     reads: FuturesUnordered<BoxFuture<'a, ReadBack>>,
     resync: Option<Resync>,
     repairs: Repairs<'a>,
@@ -88,7 +84,7 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.subscriber.proven.store(false, Ordering::Relaxed);
         self.subscriber.table.unlink();
-        self.count_subscriptions();
+        self.subscriber.count_subscriptions();
     }
 }
 
@@ -115,7 +111,9 @@ impl<'a> Session<'a> {
             subscriber,
             connection,
             intake,
+            probe_channel: Arc::clone(&subscriber.probe_channel.lock()),
             telling: None,
+            again_at: now,
             reads: FuturesUnordered::new(),
             resync: Some(resync),
             repairs: Repairs::new(now + subscriber.config.timing.compare),
@@ -124,11 +122,7 @@ impl<'a> Session<'a> {
             silent_at: now + subscriber.config.timing.silence,
             crowded: None,
         };
-        let own = Told::Subscribed {
-            tickets: Vec::new(),
-            purpose: Purpose::Resync,
-        };
-        session.tell(own, "SUBSCRIBE", vec![Arc::clone(&subscriber.probe_channel)]);
+        session.tell(Told::Own, vec![Arc::clone(&session.probe_channel)]);
         session
     }
 
@@ -139,7 +133,7 @@ impl<'a> Session<'a> {
         loop {
             self.tell_next();
             self.repair_next();
-            self.count_subscriptions();
+            self.subscriber.count_subscriptions();
             self.end_of_resync();
             let alarm = self
                 .probe
@@ -154,10 +148,9 @@ impl<'a> Session<'a> {
                 reason = &mut demoted => return reason,
                 (told, result) = next_told(&mut self.telling), if self.telling.is_some() => {
                     self.telling = None;
-                    if result.is_err() {
+                    if !result.is_ok_and(|confirmed| self.confirmed(told, &confirmed)) {
                         return "a subscription was not confirmed";
                     }
-                    self.confirmed(told);
                 }
                 Some(read) = self.reads.next(), if !self.reads.is_empty() => {
                     if !self.read_back(read) {
@@ -169,6 +162,7 @@ impl<'a> Session<'a> {
                 }
                 () = sleep_until(self.repairs.compare_at), if self.resync.is_none() => self.compare_silent(),
                 () = self.subscriber.table.wake.notified(), if self.telling.is_none() => {}
+                () = sleep_until(self.again_at), if self.waits_again() => {}
                 () = relieved(&mut self.crowded), if self.crowded.is_some() => {
                     self.crowded = None;
                     self.listen_again();
@@ -179,73 +173,6 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-        }
-    }
-
-    /// Sends the next command, if none is on its way: resubscription first, then changes since.
-    fn tell_next(&mut self) {
-        if self.telling.is_some() || self.reads.len() >= READS {
-            return;
-        }
-        if let Some(resync) = &mut self.resync
-            && let Some(batch) = resync.left.pop_front()
-        {
-            resync.open += 1;
-            let channels = batch
-                .iter()
-                .map(|(ticket, _)| Arc::clone(&ticket.channel))
-                .collect();
-            self.tell(
-                Told::Subscribed {
-                    tickets: batch,
-                    purpose: Purpose::Resync,
-                },
-                "SUBSCRIBE",
-                channels,
-            );
-            return;
-        }
-        match self.subscriber.table.take_changes(BATCH) {
-            None => {}
-            Some(Changes::Subscribe(tickets)) => {
-                let channels = tickets.iter().map(|ticket| Arc::clone(&ticket.channel)).collect();
-                let tickets = tickets.into_iter().map(|ticket| (ticket, None)).collect();
-                self.tell(
-                    Told::Subscribed {
-                        tickets,
-                        purpose: Purpose::New,
-                    },
-                    "SUBSCRIBE",
-                    channels,
-                );
-            }
-            Some(Changes::Unsubscribe(channels)) => self.tell(Told::Unsubscribed, "UNSUBSCRIBE", channels),
-        }
-    }
-
-    fn count_subscriptions(&self) {
-        self.subscriber
-            .stats
-            .subscriptions
-            .set(self.subscriber.table.len() as i64);
-    }
-
-    fn tell(&mut self, told: Told, verb: &'static str, channels: Vec<Arc<[u8]>>) {
-        let mut connection = self.connection.clone();
-        let work = async move {
-            let channels: Vec<&[u8]> = channels.iter().map(|c| &c[..]).collect();
-            let result = match verb {
-                "SUBSCRIBE" => connection.subscribe(channels).await,
-                _ => connection.unsubscribe(channels).await,
-            };
-            (told, result)
-        };
-        self.telling = Some(work.boxed());
-    }
-
-    fn confirmed(&mut self, told: Told) {
-        if let Told::Subscribed { tickets, purpose } = told {
-            self.read_positions(tickets, purpose);
         }
     }
 
@@ -268,22 +195,53 @@ impl<'a> Session<'a> {
                 self.compared(read.positions);
                 return true;
             }
-            Purpose::New => {
-                for (ticket, result) in read.positions {
-                    self.subscriber.table.positioned(&ticket, result);
-                }
+            Purpose::New | Purpose::Again => {
+                self.stand(read.positions);
                 return true;
             }
         }
+        let moves = self.moves();
         let Some(resync) = self.resync.as_mut() else {
             return true;
         };
         resync.open -= 1;
+        let mut refused = Vec::new();
         for (ticket, result) in read.positions {
-            let Ok(position) = result else { return false };
-            resync.positions.push((ticket, position));
+            match result {
+                Ok(position) => resync.positions.push((ticket, position)),
+                Err(_) if moves => refused.push(ticket),
+                Err(_) => return false,
+            }
         }
+        self.refused(refused.iter());
         true
+    }
+
+    /// New subscriptions, or those that were told again, stand from here on; these are compared.
+    fn stand(&mut self, positions: Vec<(Ticket, Result<Position, BrokerError>)>) {
+        let mut refused = Vec::new();
+        let mut read = Vec::new();
+        for (ticket, result) in positions {
+            if result == Err(BrokerError::Unavailable) && self.moves() {
+                refused.push(ticket);
+                continue;
+            }
+            self.subscriber.table.positioned(&ticket, result.clone());
+            match result {
+                Ok(position) => read.push((ticket, position)),
+                // it stands, and is not known to be whole
+                Err(_) => refused.push(ticket),
+            }
+        }
+        self.refused(refused.iter());
+        let (seen, holes) = self.subscriber.table.compare(&read);
+        self.repairs.add(holes);
+        self.count(&seen);
+    }
+
+    /// Whether streams move from server to server.
+    fn moves(&self) -> bool {
+        self.subscriber.config.channels() == Channels::Sharded
     }
 
     /// Publishes the probe that ends a resubscription once all is subscribed and read.
@@ -318,6 +276,7 @@ impl<'a> Session<'a> {
             self.probe = None;
         }
         self.count(&seen);
+        self.ended(&taken.ended)?;
         if taken.overflow {
             subscriber.stats.overflows.inc();
             return Err("more messages came than could be handed on");
@@ -362,14 +321,6 @@ impl<'a> Session<'a> {
                 "messages of subscribed streams did not come; they are read"
             );
         }
-    }
-}
-
-/// The outcome of the command on its way. Cancel-safe: the command stays where it is.
-async fn next_told(telling: &mut Option<Telling>) -> (Told, Result<(), RedisError>) {
-    match telling {
-        Some(work) => work.await,
-        None => std::future::pending().await,
     }
 }
 

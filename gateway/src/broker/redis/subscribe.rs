@@ -11,9 +11,10 @@
 //! lost last shows no hole.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -39,8 +40,10 @@ pub(super) struct Subscriber {
     pub(super) stats: Arc<Stats>,
     /// Whether the link is proven: subscribed to everything, and heard from lately.
     pub(super) proven: Arc<AtomicBool>,
-    /// This broker's own channel.
-    pub(super) probe_channel: Arc<[u8]>,
+    /// This broker's own channel; in a cluster it has to be one of the node's slots, which move.
+    pub(super) probe_channel: Arc<Mutex<Arc<[u8]>>>,
+    /// Subscriptions of this link that are in the gauge.
+    pub(super) counted: AtomicI64,
 }
 
 /// Keeps the subscription link up until cancelled.
@@ -49,6 +52,7 @@ pub(super) async fn run(subscriber: Subscriber, cancelled: CancellationToken) {
         () = cancelled.cancelled() => {}
         () = subscriber.keep_up() => {}
     }
+    subscriber.count_subscriptions();
 }
 
 impl Subscriber {
@@ -74,6 +78,13 @@ impl Subscriber {
             }
             sleep(backoff.step(rand::random())).await;
         }
+    }
+
+    /// Keeps the gauge, in which all links' subscriptions are.
+    pub(super) fn count_subscriptions(&self) {
+        let now = self.table.len() as i64;
+        let before = self.counted.swap(now, Ordering::Relaxed);
+        self.stats.subscriptions.add(now - before);
     }
 
     /// Reads where streams stand; one in whose epoch Redis went back gets a new epoch.

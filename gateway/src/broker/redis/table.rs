@@ -1,5 +1,6 @@
 //! Which streams this gateway is subscribed to, and the last place delivered in each. No I/O.
 
+mod again;
 mod filling;
 
 use std::collections::{HashMap, VecDeque};
@@ -53,12 +54,16 @@ struct Entry {
     filling: Option<Box<Filling>>,
     /// Something came since the last comparison.
     heard: bool,
+    /// Redis did not take it the first time.
+    refused: bool,
 }
 
 #[derive(Default)]
 struct Inner {
     entries: HashMap<Arc<[u8]>, Entry, ahash::RandomState>,
     changes: VecDeque<Change>,
+    /// Channels to be told once more.
+    again: Vec<Arc<[u8]>>,
     /// Whether a link takes changes; without one only the entries are kept.
     linked: bool,
     next_id: u64,
@@ -151,6 +156,7 @@ impl Table {
                     waiter: Some(waiter),
                     filling: None,
                     heard: true,
+                    refused: false,
                 };
                 inner.entries.insert(Arc::clone(&channel), entry);
                 inner.changes.push_back(Change::Subscribe(Ticket {
@@ -208,6 +214,7 @@ impl Table {
             let mut inner = self.inner.lock();
             inner.linked = false;
             inner.changes.clear();
+            inner.again.clear();
             let mut waiters = Vec::new();
             for entry in inner.entries.values_mut() {
                 entry.give_up();

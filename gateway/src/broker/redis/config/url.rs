@@ -39,9 +39,6 @@ pub enum ConfigError {
     /// A query or a fragment: nothing of what it asks for would happen.
     #[error("the Redis URL takes no `{0}`; leave it out")]
     Extra(char),
-    /// There is no code for it yet.
-    #[error("a Redis Cluster is not served yet; give redis:// or redis-sentinel://")]
-    Unserved,
 }
 
 impl ConfigError {
@@ -86,6 +83,8 @@ pub(in super::super) enum Shape {
     },
     /// Many masters, each with a part of the slots; the seeds know all.
     Cluster { seeds: Vec<Server> },
+    /// One of these masters.
+    Node(Server),
 }
 
 impl fmt::Display for Shape {
@@ -97,7 +96,7 @@ impl fmt::Display for Shape {
             Ok(())
         };
         match self {
-            Self::Standalone(server) => server.fmt(f),
+            Self::Standalone(server) | Self::Node(server) => server.fmt(f),
             Self::Sentinel { sentinels, master } => {
                 list(f, sentinels)?;
                 write!(f, "/{master}")

@@ -29,7 +29,7 @@ impl Session<'_> {
     pub(super) fn send_probe(&mut self, proves_resync: bool) {
         self.probes += 1;
         let payload = Bytes::from(self.probes.to_string());
-        let channel = Arc::clone(&self.subscriber.probe_channel);
+        let channel = Arc::clone(&self.probe_channel);
         let request = Request::Announce { channel, payload };
         let unsent = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&unsent);
@@ -83,7 +83,7 @@ impl Session<'_> {
 
     pub(super) fn take_seen_probe(&mut self, messages: &[Raw]) -> Option<Probe> {
         let number = self.probe.as_ref()?.number.to_string();
-        let own = &self.subscriber.probe_channel[..];
+        let own = &self.probe_channel[..];
         messages
             .iter()
             .find(|m| m.channel[..] == *own && m.payload[..] == *number.as_bytes())?;

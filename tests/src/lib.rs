@@ -18,6 +18,7 @@ pub mod program;
 pub mod proxy;
 pub mod raw;
 pub mod redis;
+pub mod redis_cluster;
 pub mod resume;
 pub mod scenario;
 pub mod sentinel;

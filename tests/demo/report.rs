@@ -70,6 +70,12 @@ impl Outcome {
                 (counts.late, "messages arrived late"),
                 (counts.duplicated, "messages arrived twice"),
                 (counts.out_of_order, "messages arrived out of order"),
+                (counts.repeated, "messages were in their room twice"),
+                (
+                    counts.contradicted,
+                    "messages were told with the place of another",
+                ),
+                (counts.gapped, "messages were told to be missing"),
                 (report.verdict.cut, "sockets were cut without a close code"),
                 (missing, "clients were not connected at the end"),
             ];
@@ -175,12 +181,14 @@ impl Outcome {
             ),
         );
         line(
-            "missed while away",
+            "came back to where they were",
             format!(
-                "{} (resume will bring them)",
-                thousands(reconnects.offline.missed)
+                "{:.2} %, with {} messages",
+                reconnects.resumes.share() * 100.0,
+                thousands(reconnects.resumes.messages)
             ),
         );
+        line("missed while away", thousands(reconnects.offline.missed));
         table
     }
 }

@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod load;
 pub mod operator;
 pub mod process;
+pub mod processes;
 pub mod program;
 pub mod proxy;
 pub mod raw;

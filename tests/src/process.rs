@@ -132,6 +132,13 @@ impl Process {
         Ok(kill_process(pid, signal)?)
     }
 
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Waits for its end.
     pub async fn ended_within(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;

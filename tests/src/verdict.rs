@@ -39,6 +39,37 @@ pub fn nothing_was_lost(report: &Report) -> Result<(), Failure> {
     }
 }
 
+/// As [`nothing_was_lost`], and nothing was missed by those that were away: each was given all of it, except one in a
+/// thousand, who was told that it was not.
+pub fn nothing_was_missed(report: &Report) -> Result<(), Failure> {
+    nothing_was_lost(report)?;
+    let (counts, reconnects, publishes) = (report.verdict.counts, &report.reconnects, &report.publishes);
+    let share = reconnects.resumes.share();
+    let none = [
+        (
+            counts.taken_back + reconnects.offline.taken_back,
+            "messages were taken back",
+        ),
+        (
+            publishes.unconfirmed + publishes.outstanding,
+            "messages have no answer",
+        ),
+        (report.sockets.target - report.sockets.joined, "clients are away"),
+    ];
+    for (count, what) in none {
+        if count > 0 {
+            return Err(format!("{count} {what}:\n{report}").into());
+        }
+    }
+    if reconnects.resumes.recovered == 0 || share < 0.999 {
+        return Err(format!("{:.2} % have recovered:\n{report}", share * 100.0).into());
+    }
+    if reconnects.resumes.not_recovered.is_empty() && reconnects.offline.missed > 0 {
+        return Err(format!("messages were missed silently:\n{report}").into());
+    }
+    Ok(())
+}
+
 /// By how many the closes that the clients did not begin were ahead of a rate at most: what came in any stretch of seconds,
 /// less what the rate allows in it.
 pub fn most_ahead(closes: &Closes, per_second: u64) -> u64 {

@@ -90,6 +90,13 @@ struct Common {
     /// How long a message may be under way before it counts as lost.
     #[arg(long, value_name = "TIME", default_value = "5s")]
     grace: Span,
+    /// Do not tell the server where the client was when it comes back: it misses what came meanwhile.
+    #[arg(long)]
+    no_resume: bool,
+    /// How long a message that was not acknowledged is sent again with the same msgId, 5m at most; 0s: it is sent once,
+    /// without one.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    retry: Span,
     /// Local addresses to connect from, in turn; each has about 28,000 ports to one server.
     #[arg(long = "source", value_name = "IP", value_delimiter = ',')]
     sources: Vec<IpAddr>,
@@ -245,6 +252,8 @@ impl Common {
             },
             reconnect_window: self.reconnect_window.0,
             grace: self.grace.0,
+            resume: !self.no_resume,
+            retry: self.retry.0,
             sources: self.sources,
             ..LoadConfig::new(first)
         };
@@ -302,9 +311,10 @@ mod tests {
     fn the_flags_of_a_run_become_its_settings() {
         let run = run(
             "run --url ws://127.0.0.1:9/ws --connections 2000 --rooms 20 --publish-rate 200 --duration 60s \
-                       --source 127.0.0.1,127.0.0.2 --break-before-make --first-url ws://127.0.0.1:8/ws",
+                       --source 127.0.0.1,127.0.0.2 --break-before-make --first-url ws://127.0.0.1:8/ws --no-resume --retry 0s",
         )
         .unwrap();
+        assert!(!run.config.resume && run.config.retry.is_zero());
         assert_eq!(run.config.rooms, RoomLayout::Count(20));
         assert_eq!(run.config.sources.len(), 2);
         assert_eq!((run.config.targets.len(), run.config.first_targets.len()), (1, 1));
@@ -317,6 +327,7 @@ mod tests {
     fn idle_clients_publish_nothing_and_fill_rooms_one_after_the_other() {
         let idle = run("idle --connections 18000 --room-size 100").unwrap();
         assert_eq!(idle.config.rooms, RoomLayout::Size(100));
+        assert!(idle.config.resume && idle.config.retry == Duration::from_mins(1));
         assert!(idle.idle && idle.config.publish_rate.abs() < f64::EPSILON);
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::target::Target;
 
+/// How long servers know a `msgId`.
+const MSG_ID_AGE: Duration = Duration::from_mins(5);
+
 /// How rooms are laid over the clients; a client is known by its index, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoomLayout {
@@ -86,6 +89,11 @@ pub struct LoadConfig {
     pub reconnect_window: Duration,
     /// How long a message may be under way before it counts as lost.
     pub grace: Duration,
+    /// Whether clients that come back say where they were.
+    pub resume: bool,
+    /// How long a message that was not acknowledged is sent again, with the same `msgId`; zero: it is sent once, without one.
+    /// Servers know a `msgId` for 5 minutes.
+    pub retry: Duration,
     /// Local addresses to connect from, in turn; more than one gives more than one range of ports.
     pub sources: Vec<IpAddr>,
 }
@@ -109,6 +117,8 @@ impl LoadConfig {
             reconnect: Reconnect::default(),
             reconnect_window: Duration::from_secs(15),
             grace: Duration::from_secs(5),
+            resume: true,
+            retry: Duration::from_mins(1),
             sources: Vec::new(),
         }
     }
@@ -148,6 +158,9 @@ impl LoadConfig {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.user_prefix.len() > 100 || !self.user_prefix.chars().all(plain) {
             return Err(ConfigError::UserPrefix);
+        }
+        if self.retry > MSG_ID_AGE {
+            return Err(ConfigError::Retry);
         }
         if self.payload_bytes > 1 << 20 {
             return Err(ConfigError::PayloadTooLarge);
@@ -200,6 +213,9 @@ pub enum ConfigError {
     /// The prefix ends up in a query string and in a claim.
     #[error("--user-prefix: at most 100 letters, digits, '-', '_' and '.' are allowed")]
     UserPrefix,
+    /// The server would take it for another message.
+    #[error("--retry: at most 5m, which is how long servers know a msgId")]
+    Retry,
     /// No gateway takes it.
     #[error("--payload-bytes: at most 1048576 (1 MiB)")]
     PayloadTooLarge,
@@ -231,12 +247,13 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_wrong_settings_name_their_flag() {
         assert_eq!(config().validate(), Ok(()));
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 7] = [
             (|c| c.rate = 0.0, "--rate"),
             (|c| c.publish_rate = f64::NAN, "--publish-rate"),
             (|c| c.rooms = RoomLayout::Size(0), "--room-size"),
             (|c| c.rooms_per_connection = 2, "--rooms-per-connection"),
             (|c| c.user_prefix = "a b".into(), "--user-prefix"),
+            (|c| c.retry = Duration::from_secs(301), "--retry"),
             (|c| c.payload_bytes = 2 << 20, "--payload-bytes"),
         ];
         for (change, flag) in cases {

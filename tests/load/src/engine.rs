@@ -11,10 +11,12 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{Client, Shared, Sources};
+use crate::client::{Client, InFlight, Shared, Socket, Sources};
 use crate::config::{ConfigError, LoadConfig};
 use crate::ledger::Ledger;
+use crate::retry::Retries;
 use crate::stats::{Report, Stats};
+use crate::target::Target;
 use crate::token::Tokens;
 use crate::wire::message::{self, Payload};
 
@@ -22,6 +24,8 @@ use crate::wire::message::{self, Payload};
 const DESCRIPTOR_RESERVE: u64 = 100;
 /// Pause between two turns of the ramp and of the publisher.
 const TICK: Duration = Duration::from_millis(10);
+/// Pause before a message is tried again whose client is not joined.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How long sockets may take to close at the end.
 const CLOSE_MOST: Duration = Duration::from_secs(10);
 
@@ -78,6 +82,8 @@ impl Load {
             stats: Stats::new().ok_or(LoadError::Histogram)?,
             ledger: Ledger::new(&config.room_prefix, config.grace),
             tasks: TaskTracker::new(),
+            targets: RwLock::new(config.targets.clone()),
+            retries: Retries::new(config.retry),
             started: Instant::now(),
             run: rand::rng().random(),
             config,
@@ -118,6 +124,20 @@ impl Load {
         self.0.publish_rate.store(rate.to_bits(), Relaxed);
     }
 
+    /// Changes where sockets go that are opened from now on, as a Service does when its pods change. Refused when empty.
+    pub fn set_targets(&self, targets: Vec<Target>) -> Result<(), LoadError> {
+        if targets.is_empty() {
+            return Err(ConfigError::NoTarget.into());
+        }
+        *self.0.shared.targets.write() = targets;
+        Ok(())
+    }
+
+    /// Messages that were sent and are neither acknowledged nor given up, without the cost of a snapshot.
+    pub fn outstanding(&self) -> u64 {
+        self.0.shared.stats.outstanding()
+    }
+
     /// Clients that are wanted.
     pub fn target(&self) -> u32 {
         self.0.target.load(Relaxed)
@@ -150,12 +170,19 @@ impl Load {
         )
     }
 
-    /// Ends the run: stops publishing, gives what is under way the grace period, judges, closes every socket with
-    /// 1000, and reports. Not cancel-safe: sockets may stay open.
+    /// Ends the run: stops publishing, waits until everything is acknowledged (the grace period at most), gives what is under
+    /// way the grace period, judges, closes every socket with 1000, and reports. Not cancel-safe: sockets may stay open.
     pub async fn stop(&self) -> Report {
         let inner = &self.0;
         self.set_publish_rate(0.0);
         *inner.measured.lock() = Some(inner.shared.now());
+        let settle = async {
+            while self.outstanding() > 0 {
+                sleep(TICK).await;
+            }
+        };
+        // what is not acknowledged by then is reported as that
+        let _ = timeout(inner.shared.config.grace, settle).await;
         // half a second on top: acknowledgements are judged by the tenth, and the judge looks twice a second
         if inner.sequence.load(Relaxed) > 0 {
             sleep(inner.shared.config.grace + TICK * 50).await;
@@ -169,6 +196,7 @@ impl Load {
         inner.shared.tasks.close();
         // what does not close in time is counted as it is
         let _ = timeout(CLOSE_MOST, inner.shared.tasks.wait()).await;
+        inner.shared.retries.end(&inner.shared.stats);
         Report {
             sockets,
             ..self.snapshot()
@@ -262,31 +290,58 @@ impl Inner {
         let Some((client, socket)) = found else {
             return stats.skipped.add(1);
         };
-        let nth = rand::rng().random_range(0..config.rooms_per_connection);
-        let room = shared
-            .ledger
-            .room(config.rooms.room(client.index, nth, config.rooms_per_connection));
-        let now = shared.now();
+        let publish = InFlight {
+            sequence: self.sequence.fetch_add(1, Relaxed),
+            room: rand::rng().random_range(0..config.rooms_per_connection),
+            sent: shared.now(),
+        };
+        // counted first: the answer may be quicker
+        stats.published.add(1);
+        if self.write(client, &socket, publish, filler).is_none() {
+            stats.published.sub(1);
+            stats.skipped.add(1);
+        }
+    }
+
+    /// Writes a message, for the first time or again; `None` when the socket does not take it.
+    fn write(&self, client: &Client, socket: &Socket, publish: InFlight, filler: &mut String) -> Option<()> {
+        let shared = &self.shared;
+        let config = &shared.config;
+        let room = config
+            .rooms
+            .room(client.index, publish.room, config.rooms_per_connection);
+        let room = shared.ledger.room(room);
         let mut payload = Payload {
             run: shared.run,
             publisher: client.index,
-            sequence: self.sequence.fetch_add(1, Relaxed),
-            sent: now.as_micros() as u64,
+            sequence: publish.sequence,
+            sent: publish.sent.as_micros() as u64,
             filler: "",
         };
-        let Ok(length) = message::filler(&payload, config.payload_bytes) else {
-            return stats.skipped.add(1);
-        };
+        let length = message::filler(&payload, config.payload_bytes).ok()?;
         while filler.len() < length {
             filler.push('x');
         }
         payload.filler = &filler[..length];
-        let Ok(text) = message::room_message(&room.name, &payload) else {
-            return stats.skipped.add(1);
-        };
-        match socket.publish(payload.sequence, nth, now, &text) {
-            Ok(()) => stats.published.add(1),
-            Err(_) => stats.skipped.add(1),
+        let text = message::room_message(&room.name, &payload, shared.retries.is_on()).ok()?;
+        socket.publish(publish, &text).ok()
+    }
+
+    /// Sends again what was not acknowledged, as far as its clients are joined.
+    fn publish_again(&self, filler: &mut String) {
+        let (shared, now) = (&self.shared, self.shared.now());
+        for mut retry in shared.retries.take_due(now) {
+            let client = self.clients.read().get(retry.client as usize).cloned();
+            let sent = client.and_then(|client| {
+                let socket = client.active()?;
+                self.write(&client, &socket, retry.publish, filler)
+            });
+            if sent.is_some() {
+                shared.stats.sent_again.add(1);
+            } else {
+                retry.at = now + AGAIN;
+                shared.retries.keep(retry, now, &shared.stats);
+            }
         }
     }
 }
@@ -305,6 +360,7 @@ async fn publish(inner: Arc<Inner>) {
         let rate = f64::from_bits(inner.publish_rate.load(Relaxed));
         owed = (owed + now.saturating_sub(last).as_secs_f64() * rate).min(rate.max(1.0));
         last = now;
+        inner.publish_again(&mut filler);
         while owed >= 1.0 {
             inner.publish_one(&mut filler);
             owed -= 1.0;

@@ -6,7 +6,9 @@
 //!
 //! What it promises: a message counts as *lost* for a member that was joined when the message was acknowledged, stayed
 //! joined for the grace period after it, and did not get it. Members are checked by offsets alone, in constant memory:
-//! from the offset of its `joined` on, a member must see every offset once and in order.
+//! from the offset of its `joined` on, a member must see every offset once and in order. A client that comes back says where it
+//! was; when the server says that it has recovered, it must see every offset after that. What was not acknowledged is sent
+//! again with the same `msgId`, and must be in its room once.
 //!
 //! The client side of RFC 6455 is its own (`wire`, about 200 lines): frames of a server are unmasked, so they are read
 //! in place from one buffer per worker thread, and an idle socket holds no buffer at all. Thousands of deliveries per
@@ -18,6 +20,7 @@ mod control;
 mod engine;
 mod ledger;
 mod policy;
+mod retry;
 mod stats;
 mod target;
 mod token;
@@ -31,6 +34,6 @@ pub use ledger::Counts;
 pub use policy::{Decision, Event, Policy, PolicySettings, StopReason};
 pub use stats::{
     CloseCount, Closes, Deliveries, Handshakes, Initiator, Offline, Percentiles, Publishes, Reconnects,
-    Report, RoomVerdict, SecondCloses, Sockets, Verdict,
+    Report, Resumes, RoomVerdict, SecondCloses, Sockets, Verdict,
 };
 pub use target::{Target, TargetError};

@@ -66,6 +66,11 @@ impl Target {
         }
     }
 
+    /// Whether this is a clone of the other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// One of the addresses behind the name, at random. Cancel-safe.
     pub(crate) async fn resolve(&self) -> std::io::Result<SocketAddr> {
         match &self.0.host {

@@ -5,15 +5,21 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::Rng as _;
+use serde_json::value::RawValue;
+
 use super::session::Session;
-use crate::ledger::MemberKey;
+use crate::ledger::Identity;
 use crate::policy::Event;
+use crate::retry::Retry;
 use crate::stats::Initiator;
 use crate::wire::frame::{self, Frame, opcode};
 use crate::wire::message::{Incoming, Payload};
 
 /// Bytes read at once; also bounds a frame (the gateway's messages are at most 64 KiB and an envelope).
 pub(super) const BUFFER: usize = 256 * 1024;
+/// A publish that was refused for the moment is sent again after this, and up to twice as much.
+const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
 /// Messages kept that came before their room's `joined`.
 const MOST_EARLY: usize = 1024;
 
@@ -105,12 +111,13 @@ impl Session {
             "user_joined" | "user_left" => seen.announcements += 1,
             "ack" => self.ack(&message, now),
             "joined" => self.joined(&message, now),
+            "gap" => self.gap(&message, now),
             "welcome" => self.welcome(&message, now),
             "server_shutdown" => {
                 let reconnect_delay = message.reconnect_delay.map(Duration::from_millis);
                 self.told = Some(Event::ServerShutdown { reconnect_delay });
             }
-            "error" => self.error(&message),
+            "error" => self.error(&message, now),
             _ => {}
         }
     }
@@ -118,40 +125,71 @@ impl Session {
     fn room_message(&mut self, message: &Incoming<'_>, now: Duration, seen: &mut Seen) {
         seen.deliveries += 1;
         let run = self.shared().run;
-        if let Some(payload) = message.payload
-            && let Ok(payload) = serde_json::from_str::<Payload<'_>>(payload.get())
-            && payload.run == run
-        {
+        let payload = message.payload.map(RawValue::get);
+        let payload = payload.and_then(|text| serde_json::from_str::<Payload<'_>>(text).ok());
+        let own = payload.as_ref().filter(|payload| payload.run == run);
+        if let Some(own) = own {
             seen.latencies
-                .push((now.as_micros() as u64).saturating_sub(payload.sent));
+                .push((now.as_micros() as u64).saturating_sub(own.sent));
         }
+        let identity = payload.as_ref().map_or_else(Identity::default, Payload::identity);
         let (Some(name), Some(offset)) = (&message.room_id, message.offset) else {
             return;
         };
         let Some(room) = self.rooms.iter_mut().find(|room| room.room.name == name.0) else {
             return;
         };
-        match room.key {
-            Some(key) => room.room.ledger.lock().deliver(key, offset, now),
-            None if room.early.len() < MOST_EARLY => room.early.push(offset),
-            None => {}
+        let Some(key) = room.key else {
+            if room.early.len() < MOST_EARLY {
+                room.early.push((offset, identity));
+            }
+            return;
+        };
+        let mut ledger = room.room.ledger.lock();
+        if ledger.deliver(key, offset, identity, now)
+            && own.is_some_and(|own| !self.client.shared.ledger.seen.is_first(own.sequence))
+        {
+            ledger.repeated();
         }
     }
 
-    fn ack(&mut self, message: &Incoming<'_>, now: Duration) {
+    fn ack(&self, message: &Incoming<'_>, now: Duration) {
         let Some(publish) = message
             .sequence()
             .and_then(|sequence| self.socket.answered(sequence))
         else {
             return;
         };
-        let stats = &self.shared().stats;
-        stats.acked.add(1);
-        stats.ack.record(now.saturating_sub(publish.sent));
+        let shared = self.shared();
+        shared.stats.acked.add(1);
+        shared
+            .stats
+            .acked_again
+            .add(u64::from(message.duplicate == Some(true)));
+        shared.stats.ack.record(now.saturating_sub(publish.sent));
         if let (Some(epoch), Some(offset)) = (&message.epoch, message.offset)
             && let Some(room) = self.rooms.get(publish.room as usize)
         {
-            room.room.ledger.lock().acked(&epoch.0, offset, now);
+            let identity = Identity::new(shared.run, publish.sequence);
+            let mut ledger = room.room.ledger.lock();
+            if ledger.acked(&epoch.0, offset, identity, now) && !shared.ledger.seen.is_first(publish.sequence)
+            {
+                ledger.repeated();
+            }
+        }
+    }
+
+    fn gap(&self, message: &Incoming<'_>, now: Duration) {
+        let (Some(name), Some(epoch)) = (&message.room, &message.epoch) else {
+            return;
+        };
+        let (Some(from), Some(to)) = (message.from, message.to) else {
+            return;
+        };
+        if let Some(room) = self.rooms.iter().find(|room| room.room.name == name.0)
+            && let Some(key) = room.key
+        {
+            room.room.ledger.lock().gap(key, &epoch.0, from, to, now);
         }
     }
 
@@ -170,41 +208,70 @@ impl Session {
         let Some(index) = self.rooms.iter().position(|room| room.room.name == name.0) else {
             return;
         };
-        let room = &mut self.rooms[index];
-        if room.key.is_some() {
-            return;
-        }
+        let shared = Arc::clone(self.shared());
+        let membership = &mut self.rooms[index];
+        let room = Arc::clone(&membership.room);
         let epoch = message.epoch.as_ref().map_or("", |epoch| &*epoch.0);
         let offset = message.offset.unwrap_or(0);
-        let early = std::mem::take(&mut room.early);
-        let mut ledger = room.room.ledger.lock();
-        let (key, coverage): (MemberKey, _) = ledger.join(epoch, offset, now);
-        for early in early.into_iter().filter(|early| *early > offset) {
-            ledger.deliver(key, early, now);
+        let recovered = message.recovered == Some(true);
+        if let Some(key) = membership.key {
+            // the answer to a join that was sent again: everything since then comes again
+            if recovered {
+                room.ledger.lock().again(key, offset);
+            }
+            return;
+        }
+        let from = match &membership.asked {
+            Some((_, from)) if recovered => {
+                shared.stats.recovered(offset.saturating_sub(*from));
+                *from
+            }
+            Some(_) => {
+                let reason = message.reason.as_ref().map_or("no reason", |reason| &*reason.0);
+                shared.stats.not_recovered.add(reason);
+                offset
+            }
+            None => offset,
+        };
+        let mut ledger = room.ledger.lock();
+        let (key, coverage) = ledger.join(epoch, from, now);
+        for (early, identity) in std::mem::take(&mut membership.early) {
+            if early > offset {
+                ledger.deliver(key, early, identity, now);
+            }
         }
         drop(ledger);
-        room.key = Some(key);
-        self.client.handover(index, |handover| handover.joined(coverage));
+        membership.key = Some(key);
+        self.client
+            .handover(index, &room, |handover| handover.joined(key, coverage));
         if self.rooms.iter().all(|room| room.key.is_some()) {
             self.all_joined(now);
         }
     }
 
-    fn error(&self, message: &Incoming<'_>) {
+    fn error(&self, message: &Incoming<'_>, now: Duration) {
         let code = message
             .code
             .as_ref()
             .map_or("error without a code", |code| &*code.0);
-        let stats = &self.shared().stats;
-        if message
+        let (shared, stats) = (self.shared(), &self.shared().stats);
+        let publish = message
             .sequence()
-            .and_then(|sequence| self.socket.answered(sequence))
-            .is_some()
-        {
-            stats.publish_errors.add(code);
-        } else {
-            stats.errors.add(code);
+            .and_then(|sequence| self.socket.answered(sequence));
+        let Some(publish) = publish else {
+            return stats.errors.add(code);
+        };
+        stats.publish_errors.add(code);
+        if message.temporary != Some(true) || !shared.retries.is_on() {
+            return stats.refused_publishes.add(code);
         }
+        let retry = Retry {
+            client: self.client.index,
+            publish,
+            at: now + PUBLISH_AGAIN + PUBLISH_AGAIN.mul_f64(rand::rng().random()),
+            refused: Some(code.into()),
+        };
+        shared.retries.keep(retry, now, stats);
     }
 
     fn end(&mut self, code: u16, initiator: Initiator, now: Duration) {

@@ -11,25 +11,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::LoadConfig;
-use crate::ledger::{Handover, Ledger};
+use crate::ledger::{Handover, Ledger, Room, Seam};
 use crate::policy::{Decision, Event, Policy, PolicySettings, StopReason};
+use crate::retry::Retries;
 use crate::stats::Stats;
 use crate::target::Target;
 use crate::token::Tokens;
 
 use connect::Refusal;
-pub(crate) use socket::Socket;
+pub(crate) use socket::{InFlight, Socket};
 pub use sources::Sources;
 
 /// What all clients of a run share.
 pub(crate) struct Shared {
     pub(crate) config: LoadConfig,
+    /// Where sockets go; `config.targets` is what they were at first.
+    pub(crate) targets: RwLock<Vec<Target>>,
+    pub(crate) retries: Retries,
     pub(crate) tokens: Tokens,
     pub(crate) sources: Sources,
     pub(crate) stats: Stats,
@@ -66,8 +70,8 @@ struct State {
     cancel: CancellationToken,
     /// The socket to publish on: the latest one that is joined to all rooms.
     active: Option<Arc<Socket>>,
-    /// Which of `targets` the latest attempt went to.
-    target: Option<usize>,
+    /// Where the latest attempt went to.
+    target: Option<Target>,
     joined_sockets: u32,
     offline_since: Option<Duration>,
     ever_joined: bool,
@@ -98,11 +102,12 @@ impl Client {
         state.cancel = cancel.clone();
         // a client that was stopped begins anew: that is no reconnect
         (state.ever_joined, state.offline_since) = (false, None);
+        state.handovers.fill_with(Handover::default);
         drop(state);
         let client = Arc::clone(self);
         self.shared.tasks.spawn(async move {
             // the first attempt waits for nothing; the permit goes when the policy takes over
-            let first = client.connect(client.first_target()).await;
+            let first = client.connect(&client.first_target()).await;
             drop(opened);
             client.keep_connected(first, None, cancel).await;
         });
@@ -128,7 +133,7 @@ impl Client {
     fn start_beside(self: &Arc<Self>, old: Arc<Socket>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
         let client = Arc::clone(self);
         Box::pin(async move {
-            let first = client.connect(client.another_target()).await;
+            let first = client.connect(&client.another_target()).await;
             client.keep_connected(first, Some(old), cancel).await;
         })
     }
@@ -164,7 +169,7 @@ impl Client {
             if cancel.run_until_cancelled(wait).await.is_none() {
                 return;
             }
-            attempt = self.connect(self.another_target()).await;
+            attempt = self.connect(&self.another_target()).await;
         }
     }
 
@@ -180,22 +185,22 @@ impl Client {
         connect::connect(&self.shared, self.index, target).await
     }
 
-    fn first_target(&self) -> &Target {
+    fn first_target(&self) -> Target {
         let first = &self.shared.config.first_targets;
         let own = self.index as usize % first.len().max(1);
-        first.get(own).unwrap_or_else(|| self.another_target())
+        first.get(own).cloned().unwrap_or_else(|| self.another_target())
     }
 
     /// At random, but not the one that was left or that refused just now: it may be on its way out.
-    fn another_target(&self) -> &Target {
-        let targets = &self.shared.config.targets;
-        let (mut state, mut rng) = (self.state.lock(), rand::rng());
-        let next = match state.target {
+    fn another_target(&self) -> Target {
+        let (targets, mut state, mut rng) = (self.shared.targets.read(), self.state.lock(), rand::rng());
+        let last = state.target.take();
+        let last = last.and_then(|last| targets.iter().position(|target| target.is(&last)));
+        let next = match last {
             Some(last) if targets.len() > 1 => (last + rng.random_range(1..targets.len())) % targets.len(),
             _ => rng.random_range(0..targets.len()),
         };
-        state.target = Some(next);
-        &targets[next]
+        state.target.insert(targets[next].clone()).clone()
     }
 
     /// A socket is joined to all rooms.
@@ -239,13 +244,24 @@ impl Client {
     }
 
     /// Tells what changing sockets cost in one of its rooms.
-    fn handover(&self, room: usize, step: impl FnOnce(&mut Handover) -> crate::ledger::Seam) {
-        let mut state = self.state.lock();
-        if let Some(handover) = state.handovers.get_mut(room) {
-            let seam = step(handover);
-            drop(state);
-            self.shared.stats.missed_offline.add(seam.missed);
-            self.shared.stats.overlapped.add(seam.overlapped);
+    fn handover(&self, nth: usize, room: &Room, step: impl FnOnce(&mut Handover) -> Option<Seam>) {
+        let seam = self.state.lock().handovers.get_mut(nth).and_then(step);
+        if let Some(seam) = seam {
+            let (cost, stats) = (room.ledger.lock().cost(seam), &self.shared.stats);
+            stats.missed_offline.add(cost.missed);
+            stats.overlapped.add(cost.overlapped);
+            stats.taken_back_offline.add(cost.taken_back);
         }
+    }
+
+    /// Where it is in one of its rooms, to come back there; `None` when it was never there, or does not resume.
+    fn position(&self, nth: usize, room: &Room) -> Option<(Arc<str>, u64)> {
+        if !self.shared.config.resume {
+            return None;
+        }
+        let (state, ledger) = (self.state.lock(), room.ledger.lock());
+        let at = state.handovers.get(nth)?.position(&ledger)?;
+        let epoch = ledger.epoch(at).filter(|epoch| !epoch.is_empty())?;
+        Some((epoch, at.offset))
     }
 }

@@ -15,12 +15,16 @@ use tokio_util::sync::CancellationToken;
 use super::connect::Upgraded;
 use super::inbox::{SCRATCH, Scratch};
 use super::{Client, Socket};
-use crate::ledger::{MemberKey, Room};
+use crate::ledger::{Identity, MemberKey, Room};
 use crate::policy::{Decision, Event, Policy};
-use crate::wire::{frame::opcode, message};
+use crate::retry::Retry;
+use crate::wire::frame::opcode;
+use crate::wire::message::{self, Place};
 
 /// A join without an answer is sent again after this, and up to twice as much.
 const JOIN_AGAIN: Duration = Duration::from_secs(5);
+/// Rooms in one `resume`, which must not be longer than a message may be.
+const MOST_RESUMED: usize = 100;
 /// The old socket stays this long after the new one has joined: what the old server had on its way still arrives.
 const OVERLAP: Duration = Duration::from_millis(500);
 /// How long a server may take to answer a close frame, or to end the connection after its own.
@@ -60,8 +64,22 @@ pub(super) struct Session {
 pub(super) struct Membership {
     pub(super) room: Arc<Room>,
     pub(super) key: Option<MemberKey>,
-    /// Offsets that came before `joined`.
-    pub(super) early: Vec<u64>,
+    /// What came before `joined`.
+    pub(super) early: Vec<(u64, Identity)>,
+    /// Where the server was told that the client was.
+    pub(super) asked: Option<(Arc<str>, u64)>,
+}
+
+impl Membership {
+    fn place(&self) -> Place<'_> {
+        let asked = self.asked.as_ref();
+        let (epoch, offset) = asked.map(|(epoch, offset)| (&**epoch, *offset)).unzip();
+        Place {
+            room: &self.room.name,
+            epoch,
+            offset,
+        }
+    }
 }
 
 /// When to do what, as times since the run began. Mostly nothing.
@@ -101,7 +119,7 @@ pub(super) async fn run(
         SCRATCH.with_borrow_mut(|scratch| session.consume(&upgraded.early, &mut scratch.seen));
     }
     let code = session.drive(&mut reader, old, policy, cancel).await;
-    session.finish();
+    session.finish(cancel);
     client
         .shared
         .tasks
@@ -132,6 +150,7 @@ impl Session {
                 room,
                 key: None,
                 early: Vec::new(),
+                asked: None,
             }
         };
         Self {
@@ -257,16 +276,32 @@ impl Session {
         }
     }
 
-    /// Joins every room that has not answered yet.
+    /// Joins every room that has not answered yet: one with a position, or none, by `join`, several with positions by
+    /// `resume`.
     pub(super) fn send_joins(&mut self, now: Duration) {
         if self.rooms.is_empty() {
             return self.all_joined(now);
         }
-        for room in self.rooms.iter().filter(|room| room.key.is_none()) {
-            if let Ok(join) = message::join(&room.room.name) {
-                // a full socket is tried again with the next round
-                let _ = self.socket.send(opcode::TEXT, &join);
+        for (nth, room) in self.rooms.iter_mut().enumerate() {
+            if room.key.is_none() {
+                room.asked = self.client.position(nth, &room.room);
             }
+        }
+        let missing = self.rooms.iter().filter(|room| room.key.is_none());
+        let (back, mut new): (Vec<_>, Vec<_>) = missing
+            .map(Membership::place)
+            .partition(|place| place.epoch.is_some());
+        let back = if back.len() == 1 {
+            new.extend(back);
+            Vec::new()
+        } else {
+            back
+        };
+        let joins = new.iter().map(message::join);
+        let resumes = back.chunks(MOST_RESUMED).map(message::resume);
+        for message in joins.chain(resumes).flatten() {
+            // a full socket is tried again with the next round
+            let _ = self.socket.send(opcode::TEXT, &message);
         }
         let jitter = JOIN_AGAIN.mul_f64(rand::rng().random());
         self.timers.join_again = Some(now + JOIN_AGAIN + jitter);
@@ -283,8 +318,8 @@ impl Session {
         self.client.socket_joined(&self.socket);
     }
 
-    /// Leaves all books.
-    fn finish(&mut self) {
+    /// Leaves all books. What was not acknowledged is left to the client's next socket, if there will be one.
+    fn finish(&mut self, cancel: &CancellationToken) {
         let shared = Arc::clone(self.shared());
         let now = shared.now();
         for (index, membership) in self.rooms.iter_mut().enumerate() {
@@ -293,7 +328,8 @@ impl Session {
             };
             let coverage = membership.room.ledger.lock().leave(key, now);
             if let Some(coverage) = coverage {
-                self.client.handover(index, |handover| handover.ended(coverage));
+                self.client
+                    .handover(index, &membership.room, |handover| handover.ended(key, coverage));
             }
         }
         if self.is_joined {
@@ -303,6 +339,18 @@ impl Session {
             shared.stats.servers.closed(&server);
         }
         shared.stats.open.sub(1);
-        shared.stats.unconfirmed.add(self.socket.shut() as u64);
+        let unanswered = self.socket.shut();
+        if !shared.retries.is_on() || cancel.is_cancelled() {
+            return shared.stats.unconfirmed.add(unanswered.len() as u64);
+        }
+        for publish in unanswered {
+            let retry = Retry {
+                client: self.client.index,
+                publish,
+                at: now,
+                refused: None,
+            };
+            shared.retries.keep(retry, now, &shared.stats);
+        }
     }
 }

@@ -36,11 +36,12 @@ struct Outbox {
 
 /// A publish without an answer yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InFlight {
-    pub(super) sequence: u64,
+pub(crate) struct InFlight {
+    pub(crate) sequence: u64,
     /// Which of the client's rooms.
-    pub(super) room: u32,
-    pub(super) sent: Duration,
+    pub(crate) room: u32,
+    /// For the first time.
+    pub(crate) sent: Duration,
 }
 
 /// The frame was not taken.
@@ -68,19 +69,13 @@ impl Socket {
     }
 
     /// Sends a publish that will be answered with its sequence.
-    pub(crate) fn publish(
-        &self,
-        sequence: u64,
-        room: u32,
-        sent: Duration,
-        message: &[u8],
-    ) -> Result<(), NotSent> {
+    pub(crate) fn publish(&self, publish: InFlight, message: &[u8]) -> Result<(), NotSent> {
         let mut outbox = self.outbox.lock();
         if outbox.in_flight.len() >= MOST_IN_FLIGHT {
             return Err(NotSent::Full);
         }
         self.send_in(&mut outbox, frame::opcode::TEXT, message)?;
-        outbox.in_flight.push_back(InFlight { sequence, room, sent });
+        outbox.in_flight.push_back(publish);
         Ok(())
     }
 
@@ -121,11 +116,11 @@ impl Socket {
         in_flight.remove(index)
     }
 
-    /// Takes nothing any more; tells how many publishes will not be answered.
-    pub(super) fn shut(&self) -> usize {
+    /// Takes nothing any more; gives the publishes that will not be answered.
+    pub(super) fn shut(&self) -> VecDeque<InFlight> {
         let mut outbox = self.outbox.lock();
         outbox.closed = true;
-        outbox.in_flight.len()
+        std::mem::take(&mut outbox.in_flight)
     }
 
     /// Its successor has joined: the session closes it.

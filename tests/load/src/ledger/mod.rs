@@ -1,6 +1,9 @@
 //! Who must have got which message: one [`RoomLedger`] per room, and what a client missed between two sockets.
 
+mod contents;
+mod epochs;
 mod handover;
+mod member;
 mod room;
 
 use std::sync::Arc;
@@ -9,6 +12,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 
+pub(crate) use contents::{Identity, Sequences};
 pub(crate) use handover::{Handover, Seam};
 pub(crate) use room::{MemberKey, RoomLedger};
 
@@ -24,6 +28,16 @@ pub struct Counts {
     pub duplicated: u64,
     /// Delivered after a message with a higher offset.
     pub out_of_order: u64,
+    /// Messages of this run that are in their room twice, at two offsets: a client that drops offsets that it has seen gets
+    /// them twice all the same.
+    pub repeated: u64,
+    /// Deliveries and acknowledgements that say of an offset that it is another message than others were told.
+    pub contradicted: u64,
+    /// Not delivered, and told so with `gap`.
+    pub gapped: u64,
+    /// Acknowledged in an epoch that is over, and not delivered to a member that was joined: it was told so by the new epoch.
+    /// Not an error by itself: what had not reached a replica, or the disk, is gone with the broker.
+    pub taken_back: u64,
     /// Members that saw their room begin a new epoch while joined. Not an error by itself.
     pub epoch_changes: u64,
 }
@@ -34,12 +48,27 @@ impl Counts {
         self.late += other.late;
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
+        self.repeated += other.repeated;
+        self.contradicted += other.contradicted;
+        self.gapped += other.gapped;
+        self.taken_back += other.taken_back;
         self.epoch_changes += other.epoch_changes;
     }
 
     /// Whether every member got every message once, in order and in time.
     pub const fn is_clean(&self) -> bool {
-        self.lost == 0 && self.late == 0 && self.duplicated == 0 && self.out_of_order == 0
+        self.wrong() == 0
+    }
+
+    /// Everything that is wrong, in one number.
+    const fn wrong(&self) -> u64 {
+        self.lost
+            + self.late
+            + self.duplicated
+            + self.out_of_order
+            + self.repeated
+            + self.contradicted
+            + self.gapped
     }
 }
 
@@ -54,6 +83,8 @@ pub(crate) struct Ledger {
     prefix: String,
     grace: Duration,
     rooms: RwLock<Vec<Arc<Room>>>,
+    /// Messages of this run that somebody got.
+    pub(crate) seen: Sequences,
 }
 
 impl Ledger {
@@ -62,6 +93,7 @@ impl Ledger {
             prefix: prefix.into(),
             grace,
             rooms: RwLock::default(),
+            seen: Sequences::default(),
         }
     }
 
@@ -107,7 +139,7 @@ impl Ledger {
                 bad.push((room.name.clone(), counts));
             }
         }
-        bad.sort_by_key(|(_, c)| std::cmp::Reverse(c.lost + c.late + c.duplicated + c.out_of_order));
+        bad.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.wrong()));
         bad.truncate(most);
         bad
     }

@@ -7,58 +7,34 @@
 //! arrived. A message delivered carries no epoch, so an offset that falls back is judged a second later, when
 //! acknowledgements have told whether a new epoch began.
 //!
-//! Memory: 32 bytes per member; a member in trouble keeps at most [`MOST_GAPS`] gaps and as many suspects; per room
-//! one entry per 100 ms of the grace period.
+//! A client that comes back and is told `recovered: true` is a member from where it was on, so what it is given of the past
+//! is judged like everything else.
+//!
+//! Memory: 40 bytes per member, some more for one in trouble; per room one entry per 100 ms of the
+//! grace period, and what [`Contents`] takes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Counts;
+use super::contents::{Contents, Identity, Sight};
+use super::epochs::Epochs;
+use super::handover::{Cost, Seam};
+use super::member::{Member, SUSPECT_AGE, deliver_odd, enter_epoch, fill_gap, judge_suspects, open_gap};
 
-/// Gaps kept per member in case they are filled later, and offsets kept until they are judged.
-const MOST_GAPS: usize = 64;
-/// Epochs remembered per room.
-const MOST_EPOCHS: usize = 16;
 /// Acknowledgements this close are judged together.
 const ACK_GRAIN: Duration = Duration::from_millis(100);
-/// How long an offset that fell back waits for news of a new epoch.
-const SUSPECT_AGE: Duration = Duration::from_secs(1);
 
 /// A member of one room's ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemberKey(u32);
 
 /// A position that can be compared with others of the same generation (one per epoch).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Coverage {
     pub(crate) generation: u32,
     pub(crate) offset: u64,
-}
-
-#[derive(Debug)]
-struct Member {
-    generation: u32,
-    /// Everything up to here was delivered, or counted.
-    last: u64,
-    joined_at: Duration,
-    trouble: Option<Box<Trouble>>,
-}
-
-/// Only members for which something went wrong have one.
-#[derive(Debug, Default)]
-struct Trouble {
-    gaps: Vec<Gap>,
-    suspects: Vec<(u64, Duration)>,
-}
-
-/// Offsets `from..=to` that did not come; each is counted as lost.
-#[derive(Clone, Copy, Debug)]
-struct Gap {
-    from: u64,
-    to: u64,
-    /// Found by an acknowledgement, not by a later message: filling it is late, not out of order.
-    tail: bool,
 }
 
 /// The highest offset acknowledged within one grain of time.
@@ -73,8 +49,8 @@ struct Acked {
 #[derive(Debug)]
 pub(crate) struct RoomLedger {
     grace: Duration,
-    /// The latest epochs with their generations; the last one is in force.
-    epochs: VecDeque<(Arc<str>, u32)>,
+    epochs: Epochs,
+    contents: Contents,
     members: Vec<Option<Member>>,
     free: Vec<u32>,
     acked: VecDeque<Acked>,
@@ -84,21 +60,16 @@ pub(crate) struct RoomLedger {
 }
 
 impl RoomLedger {
-    pub(crate) const fn new(grace: Duration) -> Self {
+    pub(crate) fn new(grace: Duration) -> Self {
         Self {
             grace,
-            epochs: VecDeque::new(),
+            epochs: Epochs::default(),
+            contents: Contents::default(),
             members: Vec::new(),
             free: Vec::new(),
             acked: VecDeque::new(),
             due: None,
-            counts: Counts {
-                lost: 0,
-                late: 0,
-                duplicated: 0,
-                out_of_order: 0,
-                epoch_changes: 0,
-            },
+            counts: Counts::default(),
         }
     }
 
@@ -108,7 +79,7 @@ impl RoomLedger {
 
     /// A socket joined: it will get every message after `offset`.
     pub(crate) fn join(&mut self, epoch: &str, offset: u64, now: Duration) -> (MemberKey, Coverage) {
-        let generation = self.generation(epoch);
+        let generation = self.epochs.generation(epoch);
         let member = Member {
             generation,
             last: offset,
@@ -125,40 +96,116 @@ impl RoomLedger {
         (MemberKey(key), Coverage { generation, offset })
     }
 
+    /// How far a member got.
+    pub(crate) fn coverage(&self, key: MemberKey) -> Option<Coverage> {
+        let member = self.members.get(key.0 as usize)?.as_ref()?;
+        Some(member.coverage())
+    }
+
+    /// What the server calls the epoch of a position.
+    pub(crate) fn epoch(&self, at: Coverage) -> Option<Arc<str>> {
+        self.epochs.name(at.generation)
+    }
+
+    /// What changing sockets cost.
+    pub(crate) fn cost(&self, seam: Seam) -> Cost {
+        let Seam { ended, next } = seam;
+        if ended.generation == next.generation {
+            return Cost {
+                missed: next.offset.saturating_sub(ended.offset),
+                overlapped: ended.offset.saturating_sub(next.offset),
+                taken_back: 0,
+            };
+        }
+        Cost {
+            taken_back: self.epochs.acked(ended.generation).saturating_sub(ended.offset),
+            ..Cost::default()
+        }
+    }
+
     /// A socket left or ended; what has not come by now is not held against anybody. Tells how far it got.
     pub(crate) fn leave(&mut self, key: MemberKey, now: Duration) -> Option<Coverage> {
         let mut member = self.members.get_mut(key.0 as usize)?.take()?;
         self.free.push(key.0);
-        judge_suspects(&mut member, self.current(), now, Duration::ZERO, &mut self.counts);
-        Some(Coverage {
-            generation: member.generation,
-            offset: member.last,
-        })
+        judge_suspects(&mut member, &self.epochs, now, Duration::ZERO, &mut self.counts);
+        Some(member.coverage())
     }
 
-    /// A message was delivered to a member.
-    pub(crate) fn deliver(&mut self, key: MemberKey, offset: u64, now: Duration) {
-        let current = self.current();
+    /// A message was delivered to a member; whether nobody had seen this offset before.
+    pub(crate) fn deliver(&mut self, key: MemberKey, offset: u64, message: Identity, now: Duration) -> bool {
+        let current = self.epochs.current();
         let Some(Some(member)) = self.members.get_mut(key.0 as usize) else {
-            return;
+            return false;
         };
         if offset == member.last + 1 && (member.generation == current || member.last != 0) {
             member.last = offset;
-            return;
+        } else if !deliver_odd(member, &self.epochs, offset, now, &mut self.counts) {
+            return false;
         }
-        deliver_odd(member, current, offset, now, &mut self.counts);
+        let generation = member.generation;
+        self.see(generation, offset, message)
     }
 
-    /// A publisher was told that its message has this position.
-    pub(crate) fn acked(&mut self, epoch: &str, offset: u64, now: Duration) {
-        let generation = self.generation(epoch);
+    fn see(&mut self, generation: u32, offset: u64, message: Identity) -> bool {
+        match self.contents.see(generation, offset, message) {
+            Sight::First => true,
+            Sight::Same => false,
+            Sight::Other => {
+                self.counts.contradicted += 1;
+                false
+            }
+        }
+    }
+
+    /// A message that is in the room at another offset, too.
+    pub(crate) const fn repeated(&mut self) {
+        self.counts.repeated += 1;
+    }
+
+    /// A member was told that these offsets will not come.
+    pub(crate) fn gap(&mut self, key: MemberKey, epoch: &str, from: u64, to: u64, now: Duration) {
+        /// Offsets that are taken out of gaps one by one.
+        const MOST_LATE: usize = 10_000;
+        let generation = self.epochs.generation(epoch);
+        let Some(Some(member)) = self.members.get_mut(key.0 as usize) else {
+            return;
+        };
+        if member.generation != generation {
+            enter_epoch(member, &self.epochs, now, &mut self.counts);
+        }
+        for offset in (from..=to.min(member.last)).take(MOST_LATE) {
+            if fill_gap(member, offset).is_some() {
+                self.counts.lost -= 1;
+                self.counts.gapped += 1;
+            }
+        }
+        if from > member.last + 1 {
+            self.counts.lost += from - member.last - 1;
+            open_gap(member, from - 1, false);
+        }
+        self.counts.gapped += to.saturating_sub(member.last);
+        member.last = member.last.max(to);
+    }
+
+    /// The server gives a member everything up to `to` again.
+    pub(crate) fn again(&mut self, key: MemberKey, to: u64) {
+        if let Some(Some(member)) = self.members.get_mut(key.0 as usize) {
+            member.trouble.get_or_insert_default().again = to;
+        }
+    }
+
+    /// A publisher was told that its message has this position; whether nobody had seen this offset before.
+    pub(crate) fn acked(&mut self, epoch: &str, offset: u64, message: Identity, now: Duration) -> bool {
+        let generation = self.epochs.generation(epoch);
+        self.epochs.acknowledge(generation, offset);
+        let first = self.see(generation, offset, message);
         if let Some(back) = self.acked.back_mut()
             && back.generation == generation
             && now.saturating_sub(back.opened_at) < ACK_GRAIN
         {
             back.offset = back.offset.max(offset);
             back.latest_at = now;
-            return;
+            return first;
         }
         self.acked.push_back(Acked {
             generation,
@@ -166,6 +213,7 @@ impl RoomLedger {
             opened_at: now,
             latest_at: now,
         });
+        first
     }
 
     /// Judges what has become due.
@@ -182,10 +230,10 @@ impl RoomLedger {
                 due => *due = Some(Coverage { generation, offset }),
             }
         }
-        let (current, due, grace) = (self.current(), self.due, self.grace);
+        let (due, grace) = (self.due, self.grace);
         for member in self.members.iter_mut().flatten() {
             if member.trouble.is_some() {
-                judge_suspects(member, current, now, SUSPECT_AGE, &mut self.counts);
+                judge_suspects(member, &self.epochs, now, SUSPECT_AGE, &mut self.counts);
             }
             if let Some(due) = due
                 && member.generation == due.generation
@@ -197,128 +245,6 @@ impl RoomLedger {
             }
         }
     }
-
-    /// The generation of the epoch in force.
-    fn current(&self) -> u32 {
-        self.epochs.back().map_or(0, |(_, generation)| *generation)
-    }
-
-    fn generation(&mut self, epoch: &str) -> u32 {
-        if let Some((_, generation)) = self.epochs.iter().rev().find(|(known, _)| &**known == epoch) {
-            return *generation;
-        }
-        let generation = if self.epochs.is_empty() {
-            0
-        } else {
-            self.current() + 1
-        };
-        if self.epochs.len() == MOST_EPOCHS {
-            self.epochs.pop_front();
-        }
-        self.epochs.push_back((epoch.into(), generation));
-        generation
-    }
-}
-
-/// An offset that is not the next one, or may belong to a new epoch.
-fn deliver_odd(member: &mut Member, current: u32, offset: u64, now: Duration, counts: &mut Counts) {
-    if member.generation != current && (offset <= member.last || member.last == 0) {
-        enter_epoch(member, current, now, counts);
-    }
-    if offset == member.last + 1 {
-        member.last = offset;
-    } else if offset > member.last {
-        counts.lost += offset - member.last - 1;
-        open_gap(member, offset - 1, false);
-        member.last = offset;
-    } else if let Some(gap) = fill_gap(member, offset) {
-        counts.lost -= 1;
-        if gap.tail {
-            counts.late += 1;
-        } else {
-            counts.out_of_order += 1;
-        }
-    } else {
-        counts.duplicated += suspect(member, offset, now);
-    }
-}
-
-/// The room began a new epoch: offsets count from 1 again.
-fn enter_epoch(member: &mut Member, current: u32, now: Duration, counts: &mut Counts) {
-    counts.epoch_changes += 1;
-    let suspects = member
-        .trouble
-        .take()
-        .map(|trouble| trouble.suspects)
-        .unwrap_or_default();
-    member.generation = current;
-    member.last = 0;
-    for (offset, _) in suspects {
-        deliver_odd(member, current, offset, now, counts);
-    }
-}
-
-/// Notes that `member.last + 1 ..= to` did not come, and goes on after it.
-fn open_gap(member: &mut Member, to: u64, tail: bool) {
-    let gap = Gap {
-        from: member.last + 1,
-        to,
-        tail,
-    };
-    member.last = to;
-    let gaps = &mut member.trouble.get_or_insert_default().gaps;
-    if gaps.len() == MOST_GAPS {
-        gaps.remove(0);
-    }
-    gaps.push(gap);
-}
-
-/// Takes `offset` out of the gap it lies in, if any; returns the gap as it was.
-fn fill_gap(member: &mut Member, offset: u64) -> Option<Gap> {
-    let gaps = &mut member.trouble.as_mut()?.gaps;
-    let index = gaps
-        .iter()
-        .position(|gap| (gap.from..=gap.to).contains(&offset))?;
-    let gap = gaps.remove(index);
-    let parts = [
-        Gap {
-            to: offset - 1,
-            ..gap
-        },
-        Gap {
-            from: offset + 1,
-            ..gap
-        },
-    ];
-    gaps.extend(parts.into_iter().filter(|part| part.from <= part.to));
-    gaps.truncate(MOST_GAPS);
-    Some(gap)
-}
-
-/// Keeps an offset that fell back until it can be judged; tells how many duplicates that makes at once.
-fn suspect(member: &mut Member, offset: u64, now: Duration) -> u64 {
-    let suspects = &mut member.trouble.get_or_insert_default().suspects;
-    if suspects.len() == MOST_GAPS {
-        return 1;
-    }
-    suspects.push((offset, now));
-    0
-}
-
-/// Offsets that fell back at least `age` ago: the beginning of a new epoch, or duplicates.
-fn judge_suspects(member: &mut Member, current: u32, now: Duration, age: Duration, counts: &mut Counts) {
-    let Some(trouble) = &mut member.trouble else {
-        return;
-    };
-    if trouble.suspects.is_empty() {
-        return;
-    }
-    if member.generation != current {
-        return enter_epoch(member, current, now, counts);
-    }
-    let before = trouble.suspects.len();
-    trouble.suspects.retain(|(_, at)| *at + age > now);
-    counts.duplicated += (before - trouble.suspects.len()) as u64;
 }
 
 #[cfg(test)]

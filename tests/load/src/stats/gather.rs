@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Stats;
 use super::report::{
-    Deliveries, Handshakes, Offline, Publishes, Reconnects, Report, RoomVerdict, Sockets, Verdict,
+    Deliveries, Handshakes, Offline, Publishes, Reconnects, Report, Resumes, RoomVerdict, Sockets, Verdict,
 };
 use crate::ledger::Ledger;
 
@@ -77,8 +77,12 @@ fn publishes(stats: &Stats) -> Publishes {
         sent: stats.published.get(),
         per_second: stats.last_second.lock().publishes.round(),
         acked: stats.acked.get(),
+        acked_again: stats.acked_again.get(),
+        sent_again: stats.sent_again.get(),
         errored: stats.publish_errors.get(),
+        refused: stats.refused_publishes.get(),
         unconfirmed: stats.unconfirmed.get(),
+        outstanding: stats.outstanding(),
         skipped: stats.skipped.get(),
         latency_ms: stats.ack.percentiles(),
     }
@@ -96,9 +100,15 @@ fn comings_back(stats: &Stats, per_client: impl Iterator<Item = u32>) -> Reconne
         mean_per_client: (total as f64 / clients.max(1) as f64 * 1000.0).round() / 1000.0,
         max_per_client: histogram.last_key_value().map_or(0, |(most, _)| *most),
         histogram,
+        resumes: Resumes {
+            recovered: stats.recovered.get(),
+            messages: stats.recovered_messages.get(),
+            not_recovered: stats.not_recovered.get(),
+        },
         offline: Offline {
             ms: stats.offline.percentiles(),
             missed: stats.missed_offline.get(),
+            taken_back: stats.taken_back_offline.get(),
             overlapped: stats.overlapped.get(),
         },
     }

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 pub use closes::{CloseCount, Closes, Initiator, SecondCloses};
 pub use report::{
-    Deliveries, Handshakes, Offline, Percentiles, Publishes, Reconnects, Report, RoomVerdict, Sockets,
-    Verdict,
+    Deliveries, Handshakes, Offline, Percentiles, Publishes, Reconnects, Report, Resumes, RoomVerdict,
+    Sockets, Verdict,
 };
 
 pub(crate) use closes::CloseLog;
@@ -83,6 +83,10 @@ impl Labels {
 
     pub(crate) fn get(&self) -> BTreeMap<String, u64> {
         self.0.lock().clone()
+    }
+
+    pub(crate) fn sum(&self) -> u64 {
+        self.0.lock().values().sum()
     }
 }
 
@@ -156,7 +160,11 @@ pub(crate) struct Stats {
     pub(crate) delivery: Latencies,
     pub(crate) published: Count,
     pub(crate) acked: Count,
+    /// Acknowledged, and accepted when they had been sent before.
+    pub(crate) acked_again: Count,
+    pub(crate) sent_again: Count,
     pub(crate) unconfirmed: Count,
+    pub(crate) refused_publishes: Labels,
     pub(crate) skipped: Count,
     pub(crate) publish_errors: Labels,
     pub(crate) ack: Latencies,
@@ -164,7 +172,12 @@ pub(crate) struct Stats {
     pub(crate) closes: CloseLog,
     pub(crate) reconnects: Count,
     pub(crate) offline: Latencies,
+    /// Rooms that clients came back to, and messages that were given to them.
+    pub(crate) recovered: Count,
+    pub(crate) recovered_messages: Count,
+    pub(crate) not_recovered: Labels,
     pub(crate) missed_offline: Count,
+    pub(crate) taken_back_offline: Count,
     pub(crate) overlapped: Count,
     /// Deliveries and publishes of the last full second.
     pub(crate) last_second: Mutex<LastSecond>,
@@ -194,7 +207,10 @@ impl Stats {
             delivery: Latencies::new()?,
             published: Count::default(),
             acked: Count::default(),
+            acked_again: Count::default(),
+            sent_again: Count::default(),
             unconfirmed: Count::default(),
+            refused_publishes: Labels::default(),
             skipped: Count::default(),
             publish_errors: Labels::default(),
             ack: Latencies::new()?,
@@ -202,10 +218,26 @@ impl Stats {
             closes: CloseLog::default(),
             reconnects: Count::default(),
             offline: Latencies::new()?,
+            recovered: Count::default(),
+            recovered_messages: Count::default(),
+            not_recovered: Labels::default(),
             missed_offline: Count::default(),
+            taken_back_offline: Count::default(),
             overlapped: Count::default(),
             last_second: Mutex::default(),
         })
+    }
+
+    /// A client came back to a room, and was given so many messages.
+    pub(crate) fn recovered(&self, messages: u64) {
+        self.recovered.add(1);
+        self.recovered_messages.add(messages);
+    }
+
+    /// Messages that were sent and are neither acknowledged nor given up.
+    pub(crate) fn outstanding(&self) -> u64 {
+        let settled = self.acked.get() + self.unconfirmed.get() + self.refused_publishes.sum();
+        self.published.get().saturating_sub(settled)
     }
 }
 

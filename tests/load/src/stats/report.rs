@@ -109,16 +109,24 @@ pub struct Deliveries {
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Publishes {
-    /// Written to a socket.
+    /// Written to a socket; each message once.
     pub sent: u64,
     /// In the last full second.
     pub per_second: f64,
-    /// Acknowledged.
+    /// Acknowledged; each message once.
     pub acked: u64,
-    /// Answered with an error, by code.
+    /// Of these, those that had been accepted before they were sent again (`duplicate: true`).
+    pub acked_again: u64,
+    /// Written to a socket again.
+    pub sent_again: u64,
+    /// Answers that were an error, by code; after a temporary one the message is sent again.
     pub errored: BTreeMap<String, u64>,
-    /// Not answered when their socket ended.
+    /// Messages that were refused for good, by the code of the last answer.
+    pub refused: BTreeMap<String, u64>,
+    /// Messages that were not answered: they may have been accepted or not.
     pub unconfirmed: u64,
+    /// Messages on which nothing of this has been decided yet.
+    pub outstanding: u64,
     /// Not sent: no client was joined, or its socket did not take more.
     pub skipped: u64,
     /// From the write to the acknowledgement, in milliseconds.
@@ -137,8 +145,34 @@ pub struct Reconnects {
     pub max_per_client: u32,
     /// Number of reconnects -> clients.
     pub histogram: BTreeMap<u32, u64>,
+    /// What they were given of the past.
+    pub resumes: Resumes,
     /// Times without a joined socket.
     pub offline: Offline,
+}
+
+/// What clients were told that came back and said where they were. Each of a client's rooms counts.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resumes {
+    /// `recovered: true`.
+    pub recovered: u64,
+    /// Messages that came with it.
+    pub messages: u64,
+    /// `recovered: false`, by reason.
+    pub not_recovered: BTreeMap<String, u64>,
+}
+
+impl Resumes {
+    /// Those that were recovered, of all; 1 without any.
+    pub fn share(&self) -> f64 {
+        let all = self.recovered + self.not_recovered.values().sum::<u64>();
+        if all == 0 {
+            1.0
+        } else {
+            self.recovered as f64 / all as f64
+        }
+    }
 }
 
 /// Times that clients spent without a joined socket, and what that cost.
@@ -147,9 +181,12 @@ pub struct Reconnects {
 pub struct Offline {
     /// How long, in milliseconds; clients that are still away are not in it.
     pub ms: Percentiles,
-    /// Messages that came on neither the old nor the new socket. No loss by the verdict's definition: resume is what
-    /// would bring them.
+    /// Messages that came on neither the old nor the new socket. No loss by the verdict's definition: the client did not ask
+    /// for them, or was told `recovered: false`.
     pub missed: u64,
+    /// Messages that had been acknowledged in an epoch that was over when the client came back: it was told so with
+    /// `epoch_changed`.
+    pub taken_back: u64,
     /// Messages that came on both.
     pub overlapped: u64,
 }

@@ -79,16 +79,27 @@ impl Rows {
         let Publishes {
             sent,
             acked,
+            acked_again,
+            sent_again,
             errored,
+            refused,
             unconfirmed,
+            outstanding,
             skipped,
             latency_ms,
             ..
         } = publishes;
         let errored = also("errored", errored);
-        let text =
-            format!("{sent} sent, {acked} acked, {unconfirmed} unconfirmed, {skipped} skipped{errored}");
+        let text = format!(
+            "{sent} sent, {acked} acked, {unconfirmed} unconfirmed, {skipped} skipped{}{errored}",
+            also("refused", refused)
+        );
         self.add("publishes", text);
+        if sent_again + outstanding > 0 {
+            let accepted = format!("{acked_again} had been accepted");
+            let text = format!("{sent_again} ({accepted}), {outstanding} without an answer yet");
+            self.add("  again", text);
+        }
         self.add("  ack", latency_ms.to_string());
     }
 
@@ -130,6 +141,7 @@ impl Rows {
             mean_per_client,
             max_per_client,
             histogram,
+            resumes,
             offline,
         } = reconnects;
         let spread = histogram
@@ -141,12 +153,22 @@ impl Rows {
             "reconnects",
             format!("{total} ({per_client}){}", also("clients", &spread)),
         );
+        if resumes.recovered > 0 || !resumes.not_recovered.is_empty() {
+            let text = format!(
+                "{:.2} %: {} recovered with {} messages{}",
+                resumes.share() * 100.0,
+                resumes.recovered,
+                resumes.messages,
+                also("not recovered", &resumes.not_recovered)
+            );
+            self.add("  resumed", text);
+        }
         self.add("  offline", offline.ms.to_string());
         self.add(
             "  between",
             format!(
-                "{} messages missed, {} came twice",
-                offline.missed, offline.overlapped
+                "{} messages missed, {} taken back, {} came twice",
+                offline.missed, offline.taken_back, offline.overlapped
             ),
         );
     }
@@ -182,9 +204,25 @@ fn counts(counts: &Counts) -> String {
         late,
         duplicated,
         out_of_order,
-        ..
+        repeated,
+        contradicted,
+        gapped,
+        taken_back,
+        epoch_changes: _,
     } = counts;
-    format!("{lost} lost, {late} late, {duplicated} duplicated, {out_of_order} out of order")
+    let always = format!("{lost} lost, {late} late, {duplicated} duplicated, {out_of_order} out of order");
+    let seldom = [
+        (repeated, "twice in their room"),
+        (contradicted, "contradicted"),
+        (gapped, "told to be missing"),
+        (taken_back, "taken back"),
+    ];
+    let seldom = seldom.into_iter().filter(|(count, _)| **count > 0);
+    let seldom = seldom.map(|(count, what)| format!("{count} {what}"));
+    std::iter::once(always)
+        .chain(seldom)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn list(map: &BTreeMap<String, u64>) -> String {

@@ -8,6 +8,8 @@ use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::ledger::Identity;
+
 /// Text that is borrowed unless it has escapes (`Option<Cow<str>>` would always be copied).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
@@ -56,6 +58,22 @@ pub(crate) struct Incoming<'a> {
     /// Milliseconds.
     #[serde(default)]
     pub(crate) reconnect_delay: Option<u64>,
+    /// Of `joined`.
+    #[serde(default)]
+    pub(crate) recovered: Option<bool>,
+    #[serde(borrow, default)]
+    pub(crate) reason: Option<Text<'a>>,
+    /// Of `gap`.
+    #[serde(default)]
+    pub(crate) from: Option<u64>,
+    #[serde(default)]
+    pub(crate) to: Option<u64>,
+    /// Of `ack`.
+    #[serde(default)]
+    pub(crate) duplicate: Option<bool>,
+    /// Of `error`.
+    #[serde(default)]
+    pub(crate) temporary: Option<bool>,
 }
 
 impl<'a> Incoming<'a> {
@@ -89,29 +107,71 @@ pub(crate) struct Payload<'a> {
     pub(crate) filler: &'a str,
 }
 
+impl Payload<'_> {
+    /// Which message it is.
+    pub(crate) const fn identity(&self) -> Identity {
+        Identity::new(self.run, self.sequence)
+    }
+}
+
+/// A room, and where the client was in it, if it was.
+#[derive(Debug, Serialize)]
+pub(crate) struct Place<'a> {
+    pub(crate) room: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) epoch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) offset: Option<u64>,
+}
+
 /// The frame payload of `join`.
-pub(crate) fn join(room: &str) -> Result<Vec<u8>, serde_json::Error> {
+pub(crate) fn join(place: &Place<'_>) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct Join<'a> {
         r#type: &'static str,
-        room: &'a str,
+        #[serde(flatten)]
+        place: &'a Place<'a>,
     }
-    serde_json::to_vec(&Join { r#type: "join", room })
+    serde_json::to_vec(&Join {
+        r#type: "join",
+        place,
+    })
 }
 
-/// The frame payload of `room_message`; its id is the payload's sequence.
-pub(crate) fn room_message(room: &str, payload: &Payload<'_>) -> Result<Vec<u8>, serde_json::Error> {
+/// The frame payload of `resume`.
+pub(crate) fn resume(rooms: &[Place<'_>]) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
+    struct Resume<'a> {
+        r#type: &'static str,
+        rooms: &'a [Place<'a>],
+    }
+    serde_json::to_vec(&Resume {
+        r#type: "resume",
+        rooms,
+    })
+}
+
+/// The frame payload of `room_message`; its id is the payload's sequence, and so is its `msgId`, behind the run's number.
+pub(crate) fn room_message(
+    room: &str,
+    payload: &Payload<'_>,
+    with_msg_id: bool,
+) -> Result<Vec<u8>, serde_json::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
     struct RoomMessage<'a> {
         r#type: &'static str,
         room: &'a str,
         id: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        msg_id: Option<String>,
         payload: &'a Payload<'a>,
     }
     serde_json::to_vec(&RoomMessage {
         r#type: "room_message",
         room,
         id: payload.sequence,
+        msg_id: with_msg_id.then(|| format!("{}-{}", payload.run, payload.sequence)),
         payload,
     })
 }
@@ -123,6 +183,8 @@ pub(crate) fn filler(payload: &Payload<'_>, bytes: usize) -> Result<usize, serde
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -178,10 +240,20 @@ mod tests {
             filler: "",
         };
         let value: serde_json::Value =
-            serde_json::from_slice(&room_message("a\"b", &payload).unwrap()).unwrap();
+            serde_json::from_slice(&room_message("a\"b", &payload, true).unwrap()).unwrap();
         assert_eq!(value["type"], "room_message");
         assert_eq!(value["room"], "a\"b");
-        assert_eq!(value["id"], 3);
-        assert_eq!(join("r").unwrap(), br#"{"type":"join","room":"r"}"#);
+        assert_eq!((&value["id"], &value["msgId"]), (&json!(3), &json!("1-3")));
+        let place = |offset: Option<u64>| Place {
+            room: "r",
+            epoch: offset.map(|_| "e"),
+            offset,
+        };
+        assert_eq!(join(&place(None)).unwrap(), br#"{"type":"join","room":"r"}"#);
+        let value: serde_json::Value = serde_json::from_slice(&resume(&[place(Some(7))]).unwrap()).unwrap();
+        assert_eq!(
+            value,
+            json!({"type": "resume", "rooms": [{"room": "r", "epoch": "e", "offset": 7}]})
+        );
     }
 }

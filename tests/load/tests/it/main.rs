@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod program;
 #[cfg(test)]
+mod resume;
+#[cfg(test)]
 mod run;
 #[cfg(test)]
 mod server;

@@ -7,7 +7,7 @@ use crate::server::{Fault, Server};
 use wsfleet_load::{CloseCount, Initiator, Load, LoadConfig, Reconnect, Report, RoomLayout};
 
 /// Ten clients in two rooms of five, fast.
-fn config(server: &Server) -> LoadConfig {
+pub(crate) fn config(server: &Server) -> LoadConfig {
     LoadConfig {
         connections: 10,
         rate: 1000.0,
@@ -20,7 +20,7 @@ fn config(server: &Server) -> LoadConfig {
     }
 }
 
-async fn until(what: &str, load: &Load, mut condition: impl FnMut(&Report) -> bool) {
+pub(crate) async fn until(what: &str, load: &Load, mut condition: impl FnMut(&Report) -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let report = load.snapshot();
@@ -32,7 +32,7 @@ async fn until(what: &str, load: &Load, mut condition: impl FnMut(&Report) -> bo
     }
 }
 
-async fn joined_and_chatting(load: &Load) {
+pub(crate) async fn joined_and_chatting(load: &Load) {
     until("all joined and chatting", load, |r| {
         r.sockets.joined == 10 && r.deliveries.total > 500
     })
@@ -141,6 +141,7 @@ async fn naive_clients_wait_for_the_close_and_for_their_delay() {
     let server = Server::start().await;
     let load = Load::start(LoadConfig {
         reconnect: Reconnect::BreakBeforeMake,
+        resume: false,
         ..config(&server)
     })
     .unwrap();

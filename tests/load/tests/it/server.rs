@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use futures::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Repeat,
     /// That member gets it after the next one.
     Hold,
+    /// Who comes back and has missed it does not get it, and is told that nothing is missing.
+    Withhold,
 }
 
 /// What the server does to one socket.
@@ -38,6 +40,9 @@ struct Room {
     offset: u64,
     members: BTreeMap<u64, UnboundedSender<Order>>,
     held: Option<Value>,
+    log: Vec<Value>,
+    /// Offsets by `msgId`.
+    accepted: HashMap<String, u64>,
 }
 
 #[derive(Default)]
@@ -55,6 +60,10 @@ pub(crate) struct Server {
     pub(crate) refuse: Arc<AtomicU32>,
     /// Upgrades are closed at once with this code, unless 0.
     pub(crate) close_at_once: Arc<AtomicU32>,
+    /// So many messages are accepted without an answer, and their sender's connection is cut.
+    pub(crate) swallow_acks: Arc<AtomicU32>,
+    /// What is sent again is taken for something new.
+    pub(crate) forgets_ids: Arc<AtomicBool>,
     next: Arc<AtomicU64>,
 }
 
@@ -66,6 +75,8 @@ impl Server {
             state: Arc::default(),
             refuse: Arc::default(),
             close_at_once: Arc::default(),
+            swallow_acks: Arc::default(),
+            forgets_ids: Arc::default(),
             next: Arc::default(),
         };
         let accepting = server.clone();
@@ -150,7 +161,7 @@ impl Server {
                     Some(Order::Cut) | None => break,
                 },
                 message = source.next() => match message {
-                    Some(Ok(Message::Text(text))) => self.message(id, &orders, &serde_json::from_str(&text).unwrap()),
+                    Some(Ok(Message::Text(text))) => self.message(id, &orders, serde_json::from_str(&text).unwrap()),
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => break,
                 },
@@ -164,38 +175,85 @@ impl Server {
             .for_each(|room| drop(room.members.remove(&id)));
     }
 
-    fn message(&self, id: u64, reply: &UnboundedSender<Order>, message: &Value) {
+    fn message(&self, id: u64, reply: &UnboundedSender<Order>, mut message: Value) {
         let mut state = self.state.lock();
         let State { rooms, faults, .. } = &mut *state;
-        let name = message["room"].as_str().unwrap();
-        let room = rooms.entry(name.into()).or_default();
-        let answer = match message["type"].as_str().unwrap() {
-            "join" => {
-                room.members.insert(id, reply.clone());
-                json!({"type": "joined", "room": name, "epoch": "e1", "offset": room.offset})
+        let kind = message["type"].take();
+        match kind.as_str().unwrap() {
+            "join" => room(rooms, &message["room"]).join(id, reply, &message, faults),
+            "resume" => {
+                for place in message["rooms"].as_array().unwrap() {
+                    room(rooms, &place["room"]).join(id, reply, place, faults);
+                }
             }
             "room_message" => {
-                room.offset += 1;
-                room.deliver(name, &message["payload"], faults);
-                json!({"type": "ack", "id": message["id"], "epoch": "e1", "offset": room.offset, "duplicate": false})
+                let room = room(rooms, &message["room"]);
+                let ack = room.accept(&message, faults, self.forgets_ids.load(SeqCst));
+                let swallow = self
+                    .swallow_acks
+                    .fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+                let order = if swallow.is_ok() {
+                    Order::Cut
+                } else {
+                    Order::Send(ack)
+                };
+                drop(reply.send(order));
             }
             other => {
-                json!({"type": "error", "error": "Unknown message type", "code": "unknown_type", "was": other})
+                let error = json!({"type": "error", "error": "Unknown message type", "code": "unknown_type", "was": other});
+                drop(reply.send(Order::Send(error)));
             }
-        };
-        let _ = reply.send(Order::Send(answer));
+        }
     }
 }
 
+fn room<'a>(rooms: &'a mut HashMap<String, Room>, name: &Value) -> &'a mut Room {
+    rooms.entry(name.as_str().unwrap().to_owned()).or_default()
+}
+
 impl Room {
+    /// Lets a member in, and gives it what it has missed when it says where it was.
+    fn join(&mut self, id: u64, reply: &UnboundedSender<Order>, place: &Value, faults: &[(u64, Fault)]) {
+        self.members.insert(id, reply.clone());
+        let mut joined =
+            json!({"type": "joined", "room": place["room"], "epoch": "e1", "offset": self.offset});
+        let mut missed = Vec::new();
+        if let Some(from) = place["offset"].as_u64() {
+            joined["recovered"] = json!(true);
+            let withheld = |offset| faults.contains(&(offset, Fault::Withhold));
+            let log = self.log.iter().skip(from as usize);
+            missed.extend(log.filter(|message| !withheld(message["offset"].as_u64().unwrap())));
+        }
+        for message in [&joined].into_iter().chain(missed) {
+            drop(reply.send(Order::Send(message.clone())));
+        }
+    }
+
+    /// Takes a message, and gives the answer.
+    fn accept(&mut self, message: &Value, faults: &[(u64, Fault)], forgets_ids: bool) -> Value {
+        let ack = |offset, duplicate| json!({"type": "ack", "id": message["id"], "epoch": "e1", "offset": offset, "duplicate": duplicate});
+        let msg_id = message["msgId"].as_str();
+        if let Some(offset) = msg_id.and_then(|msg_id| self.accepted.get(msg_id))
+            && !forgets_ids
+        {
+            return ack(*offset, true);
+        }
+        self.offset += 1;
+        self.accepted
+            .extend(msg_id.map(|msg_id| (msg_id.to_owned(), self.offset)));
+        self.deliver(message["room"].as_str().unwrap(), &message["payload"], faults);
+        ack(self.offset, false)
+    }
+
     fn deliver(&mut self, name: &str, payload: &Value, faults: &[(u64, Fault)]) {
         let message = json!({
             "type": "room_message", "roomId": name, "userId": "u", "payload": payload, "timestamp": 1,
             "serverId": "tiny", "offset": self.offset,
         });
+        self.log.push(message.clone());
         let fault = faults
             .iter()
-            .find(|(offset, _)| *offset == self.offset)
+            .find(|(offset, fault)| *offset == self.offset && *fault != Fault::Withhold)
             .map(|(_, fault)| *fault);
         let held = self.held.take();
         for (nth, member) in self.members.values().enumerate() {
@@ -204,7 +262,7 @@ impl Room {
                 Some(Fault::Drop) => {}
                 Some(Fault::Hold) => self.held = Some(message.clone()),
                 Some(Fault::Repeat) => [&message, &message].into_iter().for_each(&mut send),
-                None => send(&message),
+                Some(Fault::Withhold) | None => send(&message),
             }
             if let (0, Some(held)) = (nth, &held) {
                 send(held);

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::member::MOST_GAPS;
 use super::*;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -17,7 +18,7 @@ fn room() -> (RoomLedger, MemberKey) {
 
 fn deliver(room: &mut RoomLedger, member: MemberKey, offsets: &[u64], now: Duration) {
     for offset in offsets {
-        room.deliver(member, *offset, now);
+        room.deliver(member, *offset, Identity::default(), now);
     }
 }
 
@@ -33,7 +34,7 @@ fn consecutive_offsets_from_the_joined_one_on_are_clean() {
         }
     );
     deliver(&mut room, member, &[42, 43, 44], at(1));
-    room.acked("a", 44, at(1));
+    room.acked("a", 44, Identity::default(), at(1));
     room.sweep(at(100));
     assert_eq!(room.counts(), Counts::default());
     assert_eq!(
@@ -100,7 +101,7 @@ fn the_same_offset_again_is_a_duplicate() {
 fn the_last_message_is_lost_when_it_was_acknowledged_and_did_not_come_within_the_grace_period() {
     let (mut room, member) = room();
     deliver(&mut room, member, &[1], at(1));
-    room.acked("a", 2, at(1));
+    room.acked("a", 2, Identity::default(), at(1));
     room.sweep(at(5));
     assert!(room.counts().is_clean());
     room.sweep(at(6));
@@ -126,7 +127,7 @@ fn the_last_message_is_lost_when_it_was_acknowledged_and_did_not_come_within_the
 #[test]
 fn who_left_within_the_grace_period_lost_nothing() {
     let (mut room, member) = room();
-    room.acked("a", 1, at(1));
+    room.acked("a", 1, Identity::default(), at(1));
     room.leave(member, at(3));
     room.sweep(at(60));
     assert!(room.counts().is_clean());
@@ -135,7 +136,7 @@ fn who_left_within_the_grace_period_lost_nothing() {
 #[test]
 fn who_joined_later_is_given_the_grace_period_too_and_owes_nothing_before_its_join() {
     let mut room = RoomLedger::new(GRACE);
-    room.acked("a", 7, at(0));
+    room.acked("a", 7, Identity::default(), at(0));
     room.join("a", 7, at(0));
     room.join("a", 6, at(4));
     room.sweep(at(6));
@@ -149,7 +150,7 @@ fn a_new_epoch_is_not_taken_for_duplicates_even_when_deliveries_come_before_the_
     let (mut room, member) = room();
     deliver(&mut room, member, &[1, 2, 3], at(1));
     deliver(&mut room, member, &[1, 2], at(2));
-    room.acked("b", 1, at(2));
+    room.acked("b", 1, Identity::default(), at(2));
     deliver(&mut room, member, &[3], at(2));
     room.sweep(at(4));
     assert_eq!(
@@ -159,7 +160,7 @@ fn a_new_epoch_is_not_taken_for_duplicates_even_when_deliveries_come_before_the_
             ..Counts::default()
         }
     );
-    room.acked("b", 4, at(4));
+    room.acked("b", 4, Identity::default(), at(4));
     room.sweep(at(20));
     assert_eq!(room.counts().lost, 1, "the new epoch's losses are found");
 }
@@ -168,7 +169,7 @@ fn a_new_epoch_is_not_taken_for_duplicates_even_when_deliveries_come_before_the_
 fn losses_at_the_beginning_of_a_new_epoch_are_found() {
     let (mut room, member) = room();
     deliver(&mut room, member, &[1, 2, 3, 4, 5], at(1));
-    room.acked("b", 1, at(2));
+    room.acked("b", 1, Identity::default(), at(2));
     deliver(&mut room, member, &[3], at(2));
     assert_eq!(
         room.counts(),
@@ -181,11 +182,69 @@ fn losses_at_the_beginning_of_a_new_epoch_are_found() {
 }
 
 #[test]
+fn what_was_acknowledged_in_an_epoch_that_is_over_is_taken_back_not_lost() {
+    let (mut room, member) = room();
+    deliver(&mut room, member, &[1, 2], at(1));
+    room.acked("a", 6, Identity::default(), at(1));
+    room.sweep(at(7));
+    assert_eq!(room.counts().lost, 4);
+    room.gap(member, "b", 1, 0, at(8));
+    let told = Counts {
+        taken_back: 4,
+        epoch_changes: 1,
+        ..Counts::default()
+    };
+    assert_eq!(room.counts(), told);
+    assert!(told.is_clean(), "it was told");
+    deliver(&mut room, member, &[1, 2], at(9));
+    room.sweep(at(60));
+    assert_eq!(room.counts(), told);
+}
+
+#[test]
+fn what_a_gap_tells_is_not_lost_but_not_clean_either() {
+    let (mut room, member) = room();
+    room.gap(member, "a", 1, 4, at(1));
+    deliver(&mut room, member, &[5], at(1));
+    assert_eq!((room.counts().gapped, room.counts().lost), (4, 0));
+    deliver(&mut room, member, &[9], at(1));
+    assert_eq!(room.counts().lost, 3);
+    room.gap(member, "a", 6, 7, at(1));
+    assert_eq!((room.counts().gapped, room.counts().lost), (6, 1));
+    assert!(!room.counts().is_clean());
+}
+
+#[test]
+fn what_comes_again_because_the_server_was_asked_twice_is_no_duplicate() {
+    let (mut room, member) = room();
+    deliver(&mut room, member, &[1, 2, 3], at(1));
+    room.again(member, 3);
+    deliver(&mut room, member, &[1, 2, 3, 4, 4], at(1));
+    room.sweep(at(60));
+    assert_eq!(room.counts().duplicated, 1);
+}
+
+#[test]
+fn members_and_publishers_must_agree_on_what_an_offset_is() {
+    let (mut room, member) = room();
+    let (other, _) = room.join("a", 0, at(0));
+    let message = |number| Identity::new(1, number);
+    assert!(room.deliver(member, 1, message(1), at(1)));
+    assert!(!room.deliver(other, 1, message(1), at(1)));
+    assert!(!room.acked("a", 1, message(1), at(1)));
+    assert_eq!(room.counts(), Counts::default());
+    room.acked("a", 1, message(2), at(1));
+    assert!(room.acked("a", 2, message(3), at(1)));
+    room.deliver(member, 2, message(4), at(1));
+    assert_eq!(room.counts().contradicted, 2);
+}
+
+#[test]
 fn a_member_that_had_nothing_yet_enters_a_new_epoch_with_its_first_message() {
     let (mut room, member) = room();
-    room.acked("b", 1, at(1));
+    room.acked("b", 1, Identity::default(), at(1));
     deliver(&mut room, member, &[1], at(1));
-    room.acked("b", 2, at(1));
+    room.acked("b", 2, Identity::default(), at(1));
     room.sweep(at(10));
     assert_eq!(
         room.counts(),
@@ -202,7 +261,7 @@ fn acknowledgements_and_trouble_take_bounded_memory() {
     let (mut room, member) = room();
     for step in 0..100_000 {
         let now = Duration::from_millis(step);
-        room.acked("a", step + 1, now);
+        room.acked("a", step + 1, Identity::default(), now);
         deliver(&mut room, member, &[step * 3 + 2, 1], now);
         if step % 1000 == 0 {
             room.sweep(now);
@@ -249,7 +308,7 @@ proptest! {
         let (mut room, member) = room();
         deliver(&mut room, member, &sent, at(1));
         deliver(&mut room, member, &repeated, at(1));
-        room.acked("a", 40, at(1));
+        room.acked("a", 40, Identity::default(), at(1));
         room.sweep(at(60));
         prop_assert_eq!(room.counts(), expected);
     }

@@ -31,7 +31,7 @@ demo: ## from nothing to a fleet under load: it grows, is rolled out, shrinks; a
 
 ##@ Checks
 CARGO ?= cargo
-.PHONY: test lint fmt generate check-generated test-unit test-protocol client fuzz conformance test-cluster deps
+.PHONY: test lint fmt generate check-generated test-unit test-protocol client fuzz chaos soak conformance test-cluster deps
 test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
 	@tests/run.sh
 lint: deps ## formatting, clippy, dependencies, generated files, the chart
@@ -57,6 +57,10 @@ client: ## the JavaScript client: units, the real gateway, lint, size (clients/j
 	@tests/run.sh client
 fuzz: ## what reads bytes of strangers, by libFuzzer (FUZZ_SECONDS=600 for each target, FUZZ_TARGET=x for one)
 	@tests/fuzz.sh
+chaos: ## 20 gateways killed at random in ten minutes under 2,000 clients; nothing may be lost (CHAOS_SEED=n, RECORD=yes)
+	@tests/endurance.sh chaos
+soak: ## an hour of connections that come and go; nothing may be left (SOAK_MINUTES=60, RECORD=yes)
+	@tests/endurance.sh soak
 conformance: ## the WebSocket layer against every case of the Autobahn TestSuite
 	@tests/run.sh conformance
 test-cluster: ## the resource, the operator and the chart on the real cluster

@@ -3,6 +3,7 @@
 //! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
 
 pub mod broker;
+pub mod census;
 pub mod client;
 pub mod cluster;
 pub mod codec;
@@ -23,6 +24,7 @@ pub mod redis_cluster;
 pub mod resume;
 pub mod scenario;
 pub mod sentinel;
+pub mod settings;
 pub mod steps;
 pub mod tls;
 pub mod verdict;

@@ -45,7 +45,8 @@ impl Processes {
 
     /// Another one takes the place of a gateway, which is then asked to end (SIGTERM), and does so without an error.
     pub async fn replace(&mut self, number: usize, load: &Load) -> Result<()> {
-        let mut old = std::mem::replace(&mut self.gateways[number], self.another().await?);
+        let new = self.another().await?;
+        let mut old = std::mem::replace(&mut self.gateways[number], new);
         load.set_targets(self.targets()?)?;
         old.signal(Signal::TERM)?;
         let status = old.ended_within(SOON).await?;
@@ -60,8 +61,26 @@ impl Processes {
     /// A gateway is killed (SIGKILL); another one takes its place as soon as it is ready.
     pub async fn kill(&mut self, number: usize, load: &Load) -> Result<()> {
         self.gateways[number].kill()?;
+        self.restore(number, load).await
+    }
+
+    /// A gateway is killed (SIGKILL), and nothing takes its place yet.
+    pub fn strike(&mut self, number: usize) -> Result<()> {
+        self.gateways[number].kill()
+    }
+
+    /// Another one takes the place of a gateway that was killed, as soon as it is ready.
+    pub async fn restore(&mut self, number: usize, load: &Load) -> Result<()> {
         self.gateways[number] = self.another().await?;
         Ok(load.set_targets(self.targets()?)?)
+    }
+
+    /// Awaits that all rely on their broker.
+    pub async fn ready(&self) -> Result<()> {
+        for gateway in &self.gateways {
+            gateway.ready().await?;
+        }
+        Ok(())
     }
 
     async fn another(&mut self) -> Result<Process> {

@@ -12,6 +12,7 @@ on_each_broker! {
     who_comes_back_gets_exactly_what_it_missed_then_what_comes,
     who_missed_nothing_is_told_so,
     an_empty_room_can_be_resumed,
+    a_room_in_which_nothing_was_ever_said_is_recovered,
     rooms_and_direct_messages_are_resumed_by_one_message,
     direct_messages_that_were_missed_reach_the_device_that_missed_them,
     a_member_that_says_where_it_was_gets_it_again,
@@ -88,6 +89,22 @@ async fn an_empty_room_can_be_resumed(kind: Kind) -> Result<()> {
         (&joined["recovered"], &joined["offset"]),
         (&json!(true), &json!(1))
     );
+    hears(&mut bob, "room_message", 1..=1).await
+}
+
+async fn a_room_in_which_nothing_was_ever_said_is_recovered(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
+    let mut bob = fleet.client(0, "bob").await?;
+    let epoch = bob.join("r").await?["epoch"].clone();
+    bob.close().await?;
+    let mut bob = fleet.client(1, "bob").await?;
+    let joined = join_at(&mut bob, "r", &epoch, 0).await?;
+    assert_eq!(
+        (&joined["recovered"], &joined["offset"], &joined["epoch"]),
+        (&json!(true), &json!(0), &epoch),
+        "{joined}"
+    );
+    say(&mut bob, "r", 1, 1).await?;
     hears(&mut bob, "room_message", 1..=1).await
 }
 

@@ -145,3 +145,48 @@ async fn the_welcome_tells_the_window_and_where_the_personal_stream_stands(kind:
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_was_deleted_or_trimmed_behind_the_gateways_is_never_a_silent_hole() -> Result<()> {
+    let fleet = Fleet::start(Kind::Redis(2)).await?;
+    let redis = fleet.redis.as_ref().context("a Redis")?;
+    let mut connection = redis.connection().await?;
+    for (room, ask, reason) in [
+        (
+            "deleted",
+            vec!["DEL", "room:{deleted}", "room.log:{deleted}"],
+            "epoch_changed",
+        ),
+        (
+            "trimmed",
+            vec!["XTRIM", "room.log:{trimmed}", "MAXLEN", "1"],
+            "too_old",
+        ),
+    ] {
+        let mut ann = fleet.client(0, "ann").await?;
+        let epoch = ann.join(room).await?["epoch"].clone();
+        say(&mut ann, room, 1, 5).await?;
+        let mut command = ::redis::cmd(ask[0]);
+        for argument in &ask[1..] {
+            let key = argument
+                .starts_with("room")
+                .then(|| format!("wsfleet:0:{argument}"));
+            command.arg(key.as_deref().unwrap_or(argument));
+        }
+        let changed: i64 = command.query_async(&mut connection).await?;
+        assert!(changed > 0, "{ask:?}");
+        // begun anew, and as long as it was
+        for number in 0..5 {
+            ann.say_acked(room, json!(number), json!(number)).await?;
+        }
+        let mut bob = fleet.client(1, "bob").await?;
+        let joined = join_at(&mut bob, room, &epoch, 2).await?;
+        assert_eq!(
+            (&joined["recovered"], &joined["reason"]),
+            (&json!(false), &json!(reason)),
+            "{joined}"
+        );
+        assert!(bob.all_so_far("room_message").await?.is_empty());
+    }
+    Ok(())
+}

@@ -98,6 +98,8 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str
 async fn metrics(State(gateway): State<Arc<Gateway>>) -> Response {
     let metrics = &gateway.env.metrics;
     metrics.broker_up.set(gateway.broker.health().up.into());
+    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    metrics.tasks.set(tasks as i64);
     match metrics.render() {
         Ok(text) => (
             [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],

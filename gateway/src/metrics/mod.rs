@@ -131,6 +131,8 @@ pub struct Metrics {
     pub rooms: IntGauge,
     /// Users with connections here.
     pub users: IntGauge,
+    /// Tasks of the runtime that have not ended, taken when somebody asks.
+    pub tasks: IntGauge,
 }
 
 /// Registers metrics on one registry.
@@ -259,6 +261,7 @@ impl Metrics {
             broker_up: b.gauge("ws_broker_up", "1 while the broker answers.")?,
             rooms: b.gauge("ws_rooms", "Rooms with members on this gateway.")?,
             users: b.gauge("ws_users", "Users with sockets on this gateway.")?,
+            tasks: b.gauge("ws_tasks", "Tasks of the gateway that have not ended.")?,
             registry: b.0,
         })
     }

@@ -46,7 +46,7 @@ async fn who_comes_back_is_given_what_it_missed_and_nothing_is_lost() {
 async fn what_is_withheld_from_who_comes_back_is_lost() {
     // whatever it is that they miss
     let report = cut_once(1, |server| {
-        (1..20_000).for_each(|offset| server.fault(offset, Fault::Withhold))
+        (1..20_000).for_each(|offset| server.fault(offset, Fault::Withhold));
     })
     .await;
     let counts = report.verdict.counts;

@@ -10,7 +10,7 @@ cluster='containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking
     /usr/include/stdio.h:libc6-dev'
 images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
-tests='redis-server:redis-server prometheus:prometheus'
+tests='redis-server:redis-server prometheus:prometheus nft:nftables ip:iproute2 unshare:util-linux'
 bench='node:nodejs npm:npm strace:strace redis-server:redis-server'
 client='node:nodejs npm:npm redis-server:redis-server'
 # asked for only when Python has no venv: Debian keeps its part in a package of its own

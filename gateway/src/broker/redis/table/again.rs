@@ -31,6 +31,9 @@ impl Table {
             Change::Subscribe(ticket) => !leaves(&ticket.channel),
             Change::Unsubscribe(channel) => !leaves(channel),
         });
+        drop(inner);
+        // the gauge of subscriptions is the link's task to keep
+        self.wake.notify_one();
         leaving
     }
 

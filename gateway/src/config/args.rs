@@ -100,6 +100,13 @@ pub struct Args {
     /// What is kept of direct messages [default: 300/300]
     #[arg(long, value_name = "MESSAGES/SECONDS|off")]
     pub direct_history: Option<Text>,
+    /// Whether it is known who is in rooms like PATTERN (* is any text), and told who comes and goes; the first that matches
+    /// counts; repeatable [default: *=on, but off where --history is ephemeral]
+    #[arg(long, value_name = "PATTERN=on|off")]
+    pub presence: Vec<String>,
+    /// Seconds that a user who has left a room may be away before it is told [default: 15]
+    #[arg(long, value_name = "SECONDS")]
+    pub presence_hold: Option<Text>,
     /// Whether permessage-deflate is negotiated with clients that offer it [default: on]
     #[arg(long, value_name = "on|off")]
     pub compression: Option<Text>,
@@ -217,7 +224,7 @@ impl Args {
                 continue;
             };
             match flag.as_str() {
-                "limit" | "allowed-origin" | "slow-consumer" | "history" => {
+                "limit" | "allowed-origin" | "slow-consumer" | "history" | "presence" => {
                     words.extend(value.split(',').map(|part| format!("--{flag}={}", part.trim())));
                 }
                 _ => words.push(format!("--{flag}={value}")),

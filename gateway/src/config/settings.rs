@@ -10,6 +10,7 @@ use super::broker::BrokerChoice;
 use super::error::{ConfigError, Layer};
 use super::history::{Histories, HistoryRule};
 use super::limits::{LimitError, Limits};
+use super::presence::Presences;
 use super::secret::Secret;
 use super::slow::SlowPolicies;
 use super::values::{
@@ -56,6 +57,8 @@ pub struct Settings {
     pub slow_consumers: SlowPolicies,
     /// What is kept of messages.
     pub histories: Histories,
+    /// Of which rooms it is known who is in them.
+    pub presences: Presences,
     /// Whether permessage-deflate is negotiated.
     pub compression: Compression,
     /// Origins that browsers may connect from.
@@ -102,6 +105,7 @@ pub(super) struct Layers {
 
 impl Layers {
     fn settings(&self) -> Result<Settings, ConfigError> {
+        let histories = self.histories()?;
         let settings = Settings {
             listen: self.address("listen", |args| &args.listen, ([0, 0, 0, 0], 8080))?,
             api_listen: self.address("api-listen", |args| &args.api_listen, ([127, 0, 0, 1], 8081))?,
@@ -126,7 +130,8 @@ impl Layers {
             revision: self.value("revision", |args| &args.revision)?.unwrap_or_default(),
             limits: self.limits()?,
             slow_consumers: SlowPolicies::new(self.rules("slow-consumer", |args| &args.slow_consumer)?),
-            histories: self.histories()?,
+            presences: self.presences(histories.clone())?,
+            histories,
             compression: self
                 .value("compression", |args| &args.compression)?
                 .unwrap_or_default(),
@@ -294,6 +299,12 @@ impl Layers {
         let rooms = self.rules::<HistoryRule>("history", |args| &args.history)?;
         let direct = self.value("direct-history", |args| &args.direct_history)?;
         Ok(Histories::new(rooms, direct.unwrap_or_default()))
+    }
+
+    fn presences(&self, histories: Histories) -> Result<Presences, ConfigError> {
+        let rules = self.rules("presence", |args| &args.presence)?;
+        let hold = self.value("presence-hold", |args| &args.presence_hold)?;
+        Ok(Presences::new(rules, hold.unwrap_or_default(), histories))
     }
 }
 

@@ -7,13 +7,14 @@ use wsfleet_gateway::protocol::{ClientMessage, Codec, ParseError};
 use crate::memory;
 use crate::model::{self, MAX, NAMES, Parts};
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "join",
     "leave",
     "room_message",
     "direct_message",
     "resume",
     "history",
+    "presence",
     "refresh",
     "ping",
 ];

@@ -10,7 +10,8 @@ use wsfleet_gateway::config::Limit;
 use wsfleet_gateway::protocol::{ClientMessage, Codec, ParseError, RequestId, ServerMessage};
 
 use crate::schema::{
-    Delivered, FromClient, FromGateway, History, Join, Kind, Named, Nothing, Place, Resume, RoomPlace, Sent,
+    Delivered, FromClient, FromGateway, History, Join, Kind, Named, Nothing, Place, Presence, Resume,
+    RoomPlace, Sent,
 };
 
 /// The default of `messageBytes`.
@@ -36,6 +37,10 @@ pub(crate) struct Parts<'m> {
     pub(crate) user: Option<(&'m str, u64)>,
     pub(crate) limit: u64,
     pub(crate) before: Option<u64>,
+    /// How many users of a room.
+    pub(crate) most: Option<u64>,
+    /// Those behind this one.
+    pub(crate) after: Option<&'m str>,
 }
 
 /// What an id says, as far as it is a text or a whole number; others are not compared (two parsers may round a fraction
@@ -85,6 +90,18 @@ impl<'m> Parts<'m> {
                 id: said(*id),
                 limit: *limit,
                 before: *before,
+                ..parts
+            },
+            ClientMessage::Presence {
+                room: name,
+                limit,
+                after,
+                id,
+            } => Self {
+                name,
+                id: said(*id),
+                most: *limit,
+                after: after.as_deref(),
                 ..parts
             },
             ClientMessage::Leave { room: name, id } | ClientMessage::Refresh { token: name, id } => Self {
@@ -156,6 +173,10 @@ impl<'m> Parts<'m> {
                 fields["limit"] = self.limit.into();
                 fields["before"] = self.before.into();
             }
+            "presence" => {
+                fields["limit"] = self.most.into();
+                fields["after"] = self.after.into();
+            }
             _ => {}
         }
     }
@@ -201,6 +222,12 @@ impl<'m> Parts<'m> {
                 room: self.name.to_owned(),
                 limit: self.limit,
                 before: self.before,
+                id: text(&self.id),
+            }),
+            "presence" => Kind::Presence(Presence {
+                room: self.name.to_owned(),
+                limit: self.most,
+                after: self.after.map(str::to_owned),
                 id: text(&self.id),
             }),
             "leave" => Kind::Leave(named()),
@@ -269,6 +296,8 @@ fn same_in_msgpack(parts: &Parts<'_>) {
         user: parts.user,
         limit: parts.limit,
         before: parts.before,
+        most: parts.most,
+        after: parts.after,
     };
     same(Codec::MsgPack, &bytes, &expected);
 }

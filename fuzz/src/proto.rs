@@ -62,6 +62,13 @@ fn says(read: &FromClient, parts: &Parts<'_>) {
             assert_eq!((parts.limit, parts.before), (history.limit, history.before));
             ("history", &history.room, &history.id, None)
         }
+        Kind::Presence(presence) => {
+            assert_eq!(
+                (parts.most, parts.after),
+                (presence.limit, presence.after.as_deref())
+            );
+            ("presence", &presence.room, &presence.id, None)
+        }
         Kind::Leave(leave) => ("leave", &leave.name, &leave.id, None),
         Kind::Refresh(refresh) => ("refresh", &refresh.name, &refresh.id, None),
         Kind::RoomMessage(sent) => ("room_message", &sent.to, &sent.id, Some(&sent.payload)),

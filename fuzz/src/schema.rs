@@ -5,7 +5,7 @@ use prost::{Message, Oneof};
 /// What a client sends.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct FromClient {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(crate) kind: Option<Kind>,
 }
 
@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Resume(Resume),
     #[prost(message, tag = "8")]
     History(History),
+    #[prost(message, tag = "9")]
+    Presence(Presence),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -77,6 +79,18 @@ pub(crate) struct History {
     pub(crate) limit: u64,
     #[prost(uint64, optional, tag = "3")]
     pub(crate) before: Option<u64>,
+    #[prost(string, optional, tag = "4")]
+    pub(crate) id: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Presence {
+    #[prost(string, tag = "1")]
+    pub(crate) room: String,
+    #[prost(uint64, optional, tag = "2")]
+    pub(crate) limit: Option<u64>,
+    #[prost(string, optional, tag = "3")]
+    pub(crate) after: Option<String>,
     #[prost(string, optional, tag = "4")]
     pub(crate) id: Option<String>,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::admission::Admission;
 use crate::auth::{Authenticator, Jwks};
-use crate::broker::redis::{self, RedisBroker, RedisConfig};
+use crate::broker::redis::{self, PresenceSettings, RedisBroker, RedisConfig};
 use crate::broker::{Broker, memory::MemoryBroker};
 use crate::clock::Clock;
 use crate::config::{AuthSettings, BrokerChoice, JwtSettings, Limits, Settings};
@@ -12,7 +12,7 @@ use crate::drain::Drain;
 use crate::limits::InboundRates;
 use crate::metrics::Metrics;
 use crate::protocol::WelcomeLimits;
-use crate::room::Rooms;
+use crate::room::{Absent, Rooms};
 use crate::session::{Census, Connections, Env};
 use crate::tls::{self, Tls};
 
@@ -73,6 +73,8 @@ impl Gateway {
             queue_messages: limits.max_queue_messages(),
             slow_consumers: settings.slow_consumers.clone(),
             announce_members: limits.announce_members,
+            presences: settings.presences.clone(),
+            absent: Absent::default(),
             connections_per_user: limits.connections_per_user,
             resume_window: settings.histories.resume_window(),
             welcome_limits: WelcomeLimits::from(limits),
@@ -84,7 +86,11 @@ impl Gateway {
                 Arc::clone(&rooms) as _,
             )),
             BrokerChoice::Redis(url) => {
-                let config = RedisConfig::from_url(url.expose())?;
+                let config = RedisConfig::from_url(url.expose())?.with_presence(PresenceSettings {
+                    server_id: settings.server_id.shared(),
+                    hold: settings.presences.hold(),
+                    announced: limits.announce_members.get().unwrap_or(u32::MAX),
+                });
                 let broker =
                     RedisBroker::start(&config, settings.histories.clone(), Arc::clone(&rooms) as _)?;
                 env.metrics.register(broker.stats().collectors())?;

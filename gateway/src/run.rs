@@ -117,6 +117,9 @@ pub async fn run(
     let draining = Arc::clone(&gateway);
     tasks.spawn(async move { drain::run(&draining).await });
 
+    let announcing = Arc::clone(&gateway);
+    tasks.spawn(async move { announcing.rooms.announce_gone(&*announcing.broker).await });
+
     shutdown.next().await;
     end(&gateway, &mut shutdown).await;
     stop.cancel();

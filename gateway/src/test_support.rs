@@ -26,6 +26,8 @@ pub(crate) fn env() -> Env {
         queue_messages: limits.max_queue_messages(),
         slow_consumers: crate::config::SlowPolicies::default(),
         announce_members: limits.announce_members,
+        presences: crate::config::Presences::default(),
+        absent: crate::room::Absent::default(),
         connections_per_user: limits.connections_per_user,
         resume_window: Duration::from_mins(5),
         welcome_limits: WelcomeLimits::from(&limits),

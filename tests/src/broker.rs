@@ -1,15 +1,17 @@
 //! Redis brokers of a test, and what was delivered by them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 use serde_json::value::RawValue;
-use wsfleet_gateway::broker::redis::{RedisBroker, RedisConfig, Stats, Timing};
+use wsfleet_gateway::broker::redis::{PresenceSettings, RedisBroker, RedisConfig, Stats, Timing};
 use wsfleet_gateway::broker::{
-    Accepted, Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish, Sink, StreamKey,
+    Accepted, Attendance, Attendee, Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish,
+    Roll, Sink, StreamKey,
 };
 use wsfleet_gateway::config::Histories;
 
@@ -28,6 +30,7 @@ pub const SHORT: Timing = Timing {
     answer: Duration::from_secs(3),
     compare: Duration::from_secs(30),
     connect: Duration::from_secs(2),
+    lease: Duration::from_secs(15),
     backoff_min: Duration::from_millis(10),
     backoff_max: Duration::from_millis(100),
 };
@@ -38,6 +41,9 @@ pub const PATIENT: Timing = Timing {
     ..SHORT
 };
 
+/// User and connection of the members of each room.
+pub type Members = BTreeMap<Arc<str>, BTreeSet<[Arc<str>; 2]>>;
+
 /// Keeps what was delivered.
 #[derive(Debug, Default)]
 pub struct Recorder {
@@ -47,6 +53,8 @@ pub struct Recorder {
     pub deliveries: Mutex<Vec<Delivery>>,
     /// What was told to be missing: the first and the last offset, and the epoch.
     pub gaps: Mutex<Vec<(u64, u64, String)>>,
+    /// User and connection of those that are in each room.
+    pub members: Mutex<Members>,
 }
 
 impl Sink for Recorder {
@@ -61,6 +69,26 @@ impl Sink for Recorder {
             }
         }
         None
+    }
+
+    fn each_room(&self, part: usize, visit: &mut dyn FnMut(&Arc<str>, usize)) -> bool {
+        if part == 0 {
+            let rooms = self.members.lock();
+            rooms
+                .iter()
+                .for_each(|(room, members)| visit(room, members.len()));
+        }
+        part == 0
+    }
+
+    fn each_member(&self, room: &Arc<str>, visit: &mut dyn FnMut(&Attendee<'_>)) {
+        for [user, connection] in self.members.lock().get(room).into_iter().flatten() {
+            visit(&Attendee {
+                room,
+                user,
+                connection,
+            });
+        }
     }
 }
 
@@ -82,6 +110,18 @@ impl Node {
         Ok(Self { broker, sink })
     }
 
+    /// As [`Node::healthy_with`], with what it tells about who is in rooms.
+    pub async fn attending(url: &str, timing: Timing, presence: PresenceSettings) -> Result<Self> {
+        let sink = Arc::new(Recorder::default());
+        let config = RedisConfig::from_url(url)?
+            .with_timing(timing)
+            .with_presence(presence);
+        let broker = RedisBroker::start(&config, Histories::default(), Arc::clone(&sink) as Arc<dyn Sink>)?;
+        let node = Self { broker, sink };
+        node.wait_healthy().await?;
+        Ok(node)
+    }
+
     /// Starts a broker, and awaits that it is up and proven.
     pub async fn healthy(url: &str) -> Result<Self> {
         Self::healthy_with(url, PATIENT).await
@@ -97,6 +137,61 @@ impl Node {
     /// Awaits that it is up and proven.
     pub async fn wait_healthy(&self) -> Result<()> {
         until("the broker is up and proven", || self.broker.health() == HEALTHY).await
+    }
+
+    /// A connection comes into a room.
+    pub fn enter(&self, room: &str, user: &str, connection: &str) {
+        let [room, user, connection]: [Arc<str>; 3] = [room.into(), user.into(), connection.into()];
+        let mut members = self.sink.members.lock();
+        let here = members.entry(Arc::clone(&room)).or_default();
+        here.insert([Arc::clone(&user), Arc::clone(&connection)]);
+        let opens = here.len() == 1;
+        let attendee = Attendee {
+            room: &room,
+            user: &user,
+            connection: &connection,
+        };
+        self.broker.enter(&attendee, opens);
+    }
+
+    /// A connection leaves a room.
+    pub fn exit(&self, room: &str, user: &str, connection: &str) {
+        let [room, user, connection]: [Arc<str>; 3] = [room.into(), user.into(), connection.into()];
+        let mut members = self.sink.members.lock();
+        let here = members.entry(Arc::clone(&room)).or_default();
+        here.remove(&[Arc::clone(&user), Arc::clone(&connection)]);
+        let closes = here.is_empty();
+        if closes {
+            members.remove(&room);
+        }
+        let attendee = Attendee {
+            room: &room,
+            user: &user,
+            connection: &connection,
+        };
+        self.broker.exit(&attendee, closes);
+    }
+
+    /// Who is in a room.
+    pub async fn attendance(&self, room: &str, after: Option<Arc<str>>, limit: usize) -> Result<Attendance> {
+        let roll = Roll {
+            room: room.into(),
+            after,
+            limit,
+        };
+        let answer = self.broker.attendance(roll).context("it knows")?;
+        Ok(soon("who is there", answer).await??)
+    }
+
+    /// Users that were announced in what was delivered: those that came, and those that went, in order.
+    pub fn announced(&self) -> Vec<(bool, String)> {
+        let deliveries = self.sink.deliveries.lock();
+        let announced = deliveries.iter().filter_map(|delivery| match &*delivery.event {
+            Event::UserJoined { user_id, .. } => Some((true, user_id.to_string())),
+            Event::UserLeft { user_id, .. } => Some((false, user_id.to_string())),
+            _ => None,
+        });
+        announced.collect()
     }
 
     /// Subscribes, and gives the position.

@@ -109,7 +109,7 @@ async fn a_direct_message_reaches_devices_with_any_codec(kind: Kind) -> Result<(
 }
 
 async fn answers_and_errors_come_in_the_codec_of_the_connection(kind: Kind) -> Result<()> {
-    let fleet = Fleet::start(kind).await?;
+    let fleet = Fleet::start_with(kind, &["--presence-hold", "1"]).await?;
     let mut watcher = fleet.client(0, "watcher").await?;
     watcher.join("r").await?;
     for codec in Codec::ALL {

@@ -23,6 +23,9 @@ on_each_broker! {
     rooms_per_connection_are_bounded,
 }
 
+/// Leaves are told soon.
+const BRIEF: [&str; 2] = ["--presence-hold", "1"];
+
 fn offsets(messages: &[Value]) -> Vec<u64> {
     messages.iter().filter_map(|m| m["offset"].as_u64()).collect()
 }
@@ -152,7 +155,7 @@ async fn a_join_tells_epoch_and_offset_also_of_an_empty_room(kind: Kind) -> Resu
 }
 
 async fn users_that_join_and_leave_are_announced_to_the_others(kind: Kind) -> Result<()> {
-    let fleet = Fleet::start(kind).await?;
+    let fleet = Fleet::start_with(kind, &BRIEF).await?;
     let mut ann = fleet.client(0, "ann").await?;
     ann.join("lobby").await?;
     let mut bob = fleet.client(1, "bob").await?;
@@ -179,7 +182,7 @@ async fn users_that_join_and_leave_are_announced_to_the_others(kind: Kind) -> Re
 }
 
 async fn a_users_second_connection_on_a_gateway_is_not_announced(kind: Kind) -> Result<()> {
-    let fleet = Fleet::start(kind).await?;
+    let fleet = Fleet::start_with(kind, &BRIEF).await?;
     let mut ann = fleet.client(0, "ann").await?;
     ann.join("lobby").await?;
     let (mut first, mut second) = (fleet.client(1, "bob").await?, fleet.client(1, "bob").await?);
@@ -198,7 +201,7 @@ async fn a_users_second_connection_on_a_gateway_is_not_announced(kind: Kind) -> 
 }
 
 async fn a_cut_connection_leaves_its_rooms(kind: Kind) -> Result<()> {
-    let fleet = Fleet::start(kind).await?;
+    let fleet = Fleet::start_with(kind, &BRIEF).await?;
     let mut ann = fleet.client(0, "ann").await?;
     ann.join("lobby").await?;
     let mut bob = fleet.client(1, "bob").await?;

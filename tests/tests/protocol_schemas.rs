@@ -30,13 +30,13 @@ fn entry<'a>([a, b, _]: [&'a str; 3], payload: &'a RawValue, [timestamp, offset]
 
 /// One of each message of the gateway, with these values in it.
 fn server_messages<'a>(
-    text: [&'a str; 3],
+    text: &'a [&'a str; 3],
     payload: &'a RawValue,
     id: &'a RawValue,
     numbers: [u64; 2],
     messages: &'a [Entry<'a>],
 ) -> Vec<ServerMessage<'a>> {
-    let [a, b, c] = text;
+    let [a, b, c] = *text;
     let [timestamp, offset] = numbers;
     vec![
         ServerMessage::Welcome {
@@ -68,6 +68,13 @@ fn server_messages<'a>(
             offset,
             messages,
             next: Some(offset),
+            id: Some(id),
+        },
+        ServerMessage::Presence {
+            room: a,
+            users: text,
+            count: timestamp,
+            next: Some(c),
             id: Some(id),
         },
         ServerMessage::Left { room: a },
@@ -137,6 +144,7 @@ fn client_messages(text: [&str; 2], payload: &Value) -> Vec<Value> {
             "id": id,
         }),
         json!({"type": "history", "room": name, "limit": 7, "before": 8, "id": id}),
+        json!({"type": "presence", "room": name, "limit": 7, "after": id, "id": id}),
     ]
 }
 
@@ -172,7 +180,7 @@ proptest! {
     ) {
         let (payload, id) = (raw(&payload), raw(&id.into()));
         let entry = [entry([&a, &b, &c], &payload, [timestamp, offset])];
-        for message in server_messages([&a, &b, &c], &payload, &id, [timestamp, offset], &entry) {
+        for message in server_messages(&[&a, &b, &c], &payload, &id, [timestamp, offset], &entry) {
             let expected = in_json(&message).unwrap();
             for codec in [Codec::MsgPack, Codec::Proto] {
                 let mut bytes = Vec::new();
@@ -205,7 +213,7 @@ fn types() -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (null, one) = (raw(&Value::Null), raw(&json!("1")));
     let of = |message: &Value| message["type"].as_str().unwrap_or_default().to_owned();
     let entry = [entry(["a", "b", "c"], &null, [1, 2])];
-    let server = server_messages(["a", "b", "c"], &null, &one, [1, 2], &entry);
+    let server = server_messages(&["a", "b", "c"], &null, &one, [1, 2], &entry);
     let server = server.iter().map(|message| Ok(of(&in_json(message)?)));
     let client = MessageKind::ALL
         .iter()
@@ -316,7 +324,7 @@ fn the_asyncapi_document_describes_every_message_field_by_field() -> Result<()> 
     let document = asyncapi()?;
     let (payload, id) = (raw(&json!({"any": ["json"]})), raw(&json!(7)));
     let entry = [entry(["a", "b", "c"], &payload, [1, 2])];
-    let server = server_messages(["a", "b", "c"], &payload, &id, [1, 2], &entry);
+    let server = server_messages(&["a", "b", "c"], &payload, &id, [1, 2], &entry);
     let server = server.iter().map(in_json).collect::<Result<Vec<_>>>()?;
     let client = client_messages(["name", "id"], &json!([1]));
     for (operation, messages) in [("receive", client), ("send", server)] {

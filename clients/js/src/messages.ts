@@ -17,7 +17,7 @@ export type ClientMessage =
   | { type: "direct_message"; targetUserId: string; payload: unknown; id: string; msgId: string }
   | { type: "event"; name: string; payload: unknown; id: string; msgId: string }
   | { type: "resume"; id: string; rooms: ({ room: string } & Position)[]; user?: Position }
-  | { type: "presence"; room: string; id: string }
+  | { type: "presence"; room: string; limit?: number; after?: string; id: string }
   | { type: "history"; room: string; limit: number; before?: number; id: string }
   | { type: "refresh"; token: string; id: string }
   | { type: "ping" };
@@ -126,8 +126,11 @@ export interface ErrorMessage {
 export interface PresenceList {
   type: "presence";
   room: string;
-  users: unknown[];
-  next?: unknown;
+  /** In the order of their bytes in UTF-8. */
+  users: string[];
+  /** How many there are in all. */
+  count: number;
+  next?: string;
   id?: string;
 }
 

@@ -18,6 +18,7 @@ const CLIENT: Partial<Record<ClientMessage["type"], [number, Fields]>> = {
   refresh: [6, { token: 1, id: 2 }],
   resume: [7, { rooms: 1, user: 2, id: 3 }],
   history: [8, { room: 1, limit: 2, before: 3, id: 4 }],
+  presence: [9, { room: 1, limit: 2, after: 3, id: 4 }],
 };
 
 /** Fields that are messages, or lists of them. */
@@ -127,6 +128,16 @@ const SERVER: Record<number, [ServerMessage["type"], Schema]> = {
       4: { ...nested("messages", ENTRY), missing: [], repeated: true },
       5: given("next"),
       6: maybeText("id"),
+    },
+  ],
+  16: [
+    "presence",
+    {
+      1: text("room"),
+      2: { name: "users", read: read.text, missing: [], repeated: true },
+      3: number("count"),
+      4: maybeText("next"),
+      5: maybeText("id"),
     },
   ],
 };

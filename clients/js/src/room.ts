@@ -114,9 +114,13 @@ export class Room extends Emitter<RoomEvents> {
     return this.#ask({ type: "room_message", payload, ...options });
   }
 
-  /** Who is in the room. */
-  presence(): Promise<PresenceList> {
-    return this.#ask({ type: "presence" });
+  /** Who is in the room; `next` of an answer is `after` of the question for those behind it. */
+  presence(after?: string, limit?: number): Promise<PresenceList> {
+    return this.#ask({
+      type: "presence",
+      ...(after !== undefined && { after }),
+      ...(limit !== undefined && { limit }),
+    });
   }
 
   /** The last messages, or the last before an offset. */

@@ -90,12 +90,14 @@ test("Protocol Buffers: client messages as the schema has their bytes", () => {
     ],
     [{ type: "resume", rooms: [], id: "1" }, "3a03 1a0131"],
     [{ type: "history", room: "r", limit: 9, before: 4, id: "1" }, "420a 0a0172 1009 1804 220131"],
+    [{ type: "presence", room: "r", limit: 9, after: "u", id: "1" }, "4a0b 0a0172 1009 1a0175 220131"],
   ];
   for (const [message, expected] of table) assert.equal(hex(proto.encode(message)), expected.replaceAll(" ", ""));
 });
 
 test("Protocol Buffers: what the schema has not cannot be sent", () => {
-  assert.throws(() => proto.encode({ type: "presence", room: "r", id: "1" }), /presence is not in wsfleet.v1.proto/);
+  const event: ClientMessage = { type: "event", name: "n", payload: 1, id: "1", msgId: "m" };
+  assert.throws(() => proto.encode(event), /event is not in wsfleet.v1.proto/);
   const nothing: ClientMessage = { type: "room_message", room: "r", payload: undefined, id: "1", msgId: "m" };
   assert.throws(() => proto.encode(nothing), /undefined cannot be sent/);
 });
@@ -120,6 +122,11 @@ test("Protocol Buffers: server messages, with what proto3 leaves out, and what a
         next: 2,
       },
     ],
+    [
+      "82010e 0a0172 120161 120162 1805 220162",
+      { type: "presence", room: "r", users: ["a", "b"], count: 5, next: "b" },
+    ],
+    ["820103 0a0172", { type: "presence", room: "r", users: [], count: 0 }],
     ["6204 10051806", { type: "gap", from: 5, to: 6, epoch: "" }],
     ["4a00", { type: "pong" }],
     ["6a00", { type: "refreshed", expiresAt: null }],

@@ -11,6 +11,7 @@
 //! travel on the same channel without an offset.
 
 pub mod memory;
+mod presence;
 pub mod redis;
 
 use std::fmt;
@@ -21,6 +22,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use presence::{Attendance, Attendee, Roll};
 
 /// A room, or a user's personal stream. Ordered and hashable: the key of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,7 +91,7 @@ pub enum Event {
         #[serde(rename = "t")]
         timestamp: u64,
     },
-    /// A user's first connection on a gateway joined a room. No offset.
+    /// A user came to a room: none of its connections in the fleet was in it, nor had been lately. No offset.
     #[serde(rename = "j")]
     UserJoined {
         /// Who.
@@ -101,7 +104,7 @@ pub enum Event {
         #[serde(rename = "c")]
         connection: Arc<str>,
     },
-    /// A user's last connection on a gateway left a room. No offset.
+    /// A user is gone from a room: its last connection in the fleet has left it some time ago. No offset.
     #[serde(rename = "l")]
     UserLeft {
         /// Who.
@@ -269,6 +272,19 @@ pub trait Sink: Send + Sync + 'static {
         let _ = (part, visit);
         false
     }
+
+    /// Calls `visit` with each room of one part of those whose presence is known, and with how many members it has here.
+    /// False when there is no such part; the first is 0. It must be quick and not come back here.
+    fn each_room(&self, part: usize, visit: &mut dyn FnMut(&Arc<str>, usize)) -> bool {
+        let _ = (part, visit);
+        false
+    }
+
+    /// Calls `visit` with each member that a room has here. None of them leaves meanwhile; so it must be quick and not come
+    /// back here.
+    fn each_member(&self, room: &Arc<str>, visit: &mut dyn FnMut(&Attendee<'_>)) {
+        let _ = (room, visit);
+    }
 }
 
 /// Ready when there is room again, or nobody left to deliver to.
@@ -346,6 +362,27 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// The connection counts no more. Doing it twice, or for one that was never counted, is harmless.
     fn give_seat(&self, user: &str, connection: u64) {
         let _ = (user, connection);
+    }
+
+    /// A connection has become a member of a room whose presence is known; `opens`: the only one here. Called in the order
+    /// of joins and leaves, under the room's lock: must not block, nor come back to the sink. The broker announces it if
+    /// the user is new. False: this broker knows one gateway only, whose rooms know who is in them.
+    fn enter(&self, attendee: &Attendee<'_>, opens: bool) -> bool {
+        let _ = (attendee, opens);
+        false
+    }
+
+    /// The connection is a member no more; `closes`: it was the only one here. As [`Broker::enter`].
+    fn exit(&self, attendee: &Attendee<'_>, closes: bool) -> bool {
+        let _ = (attendee, closes);
+        false
+    }
+
+    /// Who is in a room. Whoever is in it from the first page to the last is on one of them, once.
+    /// `None`: this broker knows one gateway only, whose rooms know it.
+    fn attendance(&self, roll: Roll) -> Option<BoxFuture<'static, Result<Attendance, BrokerError>>> {
+        let _ = roll;
+        None
     }
 
     /// How well the broker can be relied on.

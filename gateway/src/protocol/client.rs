@@ -119,6 +119,17 @@ pub enum ClientMessage<'a> {
         /// Echoed in the answer.
         id: Option<RequestId<'a>>,
     },
+    /// Wants to know who is in a room.
+    Presence {
+        /// Which.
+        room: Cow<'a, str>,
+        /// So many users at most.
+        limit: Option<u64>,
+        /// Those behind this one, or all.
+        after: Option<Cow<'a, str>>,
+        /// Echoed in the answer.
+        id: Option<RequestId<'a>>,
+    },
     /// Goes on with another token of the same user.
     Refresh {
         /// The token.
@@ -145,6 +156,8 @@ pub enum MessageKind {
     Resume,
     /// `history`
     History,
+    /// `presence`
+    Presence,
     /// `refresh`
     Refresh,
     /// `ping`
@@ -155,13 +168,14 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind, in the order of [`MessageKind::index`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Join,
         Self::Leave,
         Self::RoomMessage,
         Self::DirectMessage,
         Self::Resume,
         Self::History,
+        Self::Presence,
         Self::Refresh,
         Self::Ping,
         Self::Invalid,
@@ -176,6 +190,7 @@ impl MessageKind {
             Self::DirectMessage => "direct_message",
             Self::Resume => "resume",
             Self::History => "history",
+            Self::Presence => "presence",
             Self::Refresh => "refresh",
             Self::Ping => "ping",
             Self::Invalid => "invalid",
@@ -267,6 +282,7 @@ impl<'a> ClientMessage<'a> {
             | Self::DirectMessage { id, .. }
             | Self::Resume { id, .. }
             | Self::History { id, .. }
+            | Self::Presence { id, .. }
             | Self::Refresh { id, .. } => *id,
             Self::Ping => None,
         }
@@ -281,6 +297,7 @@ impl<'a> ClientMessage<'a> {
             Self::DirectMessage { .. } => MessageKind::DirectMessage,
             Self::Resume { .. } => MessageKind::Resume,
             Self::History { .. } => MessageKind::History,
+            Self::Presence { .. } => MessageKind::Presence,
             Self::Refresh { .. } => MessageKind::Refresh,
             Self::Ping => MessageKind::Ping,
         }

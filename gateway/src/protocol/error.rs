@@ -55,6 +55,8 @@ error_codes! {
     TooManyRooms: "too_many_rooms", permanent, "Too many rooms on this connection";
     /// Only members can send to a room.
     NotInRoom: "not_in_room", permanent, "Join the room first";
+    /// `--presence` says that it is not known who is in this room.
+    PresenceOff: "presence_off", permanent, "Presence of this room is off";
     /// The token does not grant this room.
     Forbidden: "forbidden", permanent, "The token does not allow this";
     /// The token of a `refresh` is not accepted; the connection stays until its own token ends.

@@ -26,6 +26,7 @@ pub(super) struct Fields<'a> {
     user: Option<&'a RawValue>,
     limit: Option<&'a RawValue>,
     before: Option<&'a RawValue>,
+    after: Option<&'a RawValue>,
 }
 
 impl<'a> Fields<'a> {
@@ -79,6 +80,12 @@ impl<'a> Fields<'a> {
                 room: self.room(room_name_bytes)?,
                 limit: number("limit", self.limit)?.ok_or(ParseError::MissingField("limit"))?,
                 before: number("before", self.before)?,
+                id: request_id("id", self.id)?,
+            },
+            "presence" => ClientMessage::Presence {
+                room: self.room(room_name_bytes)?,
+                limit: number("limit", self.limit)?,
+                after: self.after()?,
                 id: request_id("id", self.id)?,
             },
             "refresh" => ClientMessage::Refresh {
@@ -146,6 +153,16 @@ impl<'a> Fields<'a> {
     fn token(&self) -> Result<Cow<'a, str>, ParseError> {
         let raw = self.token.ok_or(ParseError::MissingField("token"))?;
         text_of(raw).ok_or(ParseError::InvalidField("token", "a text"))
+    }
+
+    fn after(&self) -> Result<Option<Cow<'a, str>>, ParseError> {
+        let Some(raw) = given(self.after) else {
+            return Ok(None);
+        };
+        text_of(raw)
+            .filter(|id| id.len() <= USER_ID_BYTES)
+            .map(Some)
+            .ok_or(ParseError::InvalidField("after", "a text of at most 128 bytes"))
     }
 
     fn target_user_id(&self) -> Result<Cow<'a, str>, ParseError> {
@@ -239,6 +256,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Some("user") => &mut fields.user,
                 Some("limit") => &mut fields.limit,
                 Some("before") => &mut fields.before,
+                Some("after") => &mut fields.after,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     continue;

@@ -73,6 +73,21 @@ pub enum ServerMessage<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a RawValue>,
     },
+    /// Who is in a room.
+    Presence {
+        /// Which.
+        room: &'a str,
+        /// In the order of their bytes.
+        users: &'a [&'a str],
+        /// How many there are in all.
+        count: u64,
+        /// There are more: those behind this one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next: Option<&'a str>,
+        /// The `id` of the request, when it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+    },
     /// The client is no longer in the room.
     Left {
         /// Which.

@@ -14,12 +14,13 @@ use tokio::sync::futures::OwnedNotified;
 use super::batch::Batch;
 use super::fanout::Fanout;
 use super::members::Members;
-use super::outcome::{Begin, Flush, Join, Left};
+use super::outcome::{Begin, Flush, Join};
 use super::pending::{Block, Pending};
-use crate::broker::{Delivery, Position, StreamKey};
+use super::presence;
+use crate::broker::{Broker, Delivery, Position, StreamKey};
 use crate::config::SlowPolicy;
 use crate::protocol::ServerMessage;
-use crate::session::{Conn, ConnId, Env};
+use crate::session::{Conn, Env};
 
 /// Deliveries kept while a subscription is being confirmed; a joiner's position moves past older ones.
 const BACKLOG: usize = 4_096;
@@ -44,6 +45,10 @@ struct State {
     lingering: bool,
     /// What gives way when a member reads too slowly; here, where it costs no memory.
     policy: SlowPolicy,
+    /// Whether it is told who is here.
+    presence: bool,
+    /// Users of the members, if that is told.
+    users: u32,
 }
 
 /// The subscription at the broker.
@@ -62,7 +67,7 @@ enum Link {
 }
 
 impl Room {
-    pub(super) fn new(key: StreamKey, policy: SlowPolicy) -> Self {
+    pub(super) fn new(key: StreamKey, policy: SlowPolicy, presence: bool) -> Self {
         let state = State {
             link: Link::Idle,
             members: Members::None,
@@ -72,6 +77,8 @@ impl Room {
             flushing: false,
             lingering: false,
             policy,
+            presence,
+            users: 0,
         };
         Self {
             key,
@@ -103,18 +110,22 @@ impl Room {
     }
 
     /// Whether the connection is a member.
-    pub fn contains(&self, id: ConnId) -> bool {
-        self.state.lock().members.contains(id)
+    pub fn contains(&self, conn: &Conn) -> bool {
+        self.state.lock().members.contains(conn)
     }
 
-    /// Calls `visit` for each member; none leaves meanwhile.
-    pub(super) fn each_member(&self, mut visit: impl FnMut(ConnId)) {
-        for member in self.state.lock().members.as_slice() {
-            visit(member.id);
-        }
+    /// Whether it is told who is here.
+    pub(super) fn has_presence(&self) -> bool {
+        self.state.lock().presence
     }
 
-    pub(super) fn try_join(&self, conn: &Arc<Conn>, begin: Begin, env: &Env) -> Join {
+    /// Members and number of users, none of whom leaves meanwhile.
+    pub(super) fn with_members<R>(&self, read: impl FnOnce(&Members, usize) -> R) -> R {
+        let state = self.state.lock();
+        read(&state.members, state.users as usize)
+    }
+
+    pub(super) fn try_join(&self, conn: &Arc<Conn>, begin: Begin, env: &Env, broker: &dyn Broker) -> Join {
         let mut state = self.state.lock();
         match &state.link {
             Link::Dead => Join::Dead,
@@ -125,12 +136,19 @@ impl Room {
             Link::Subscribing(changed, _) | Link::Unsubscribing(changed) => {
                 Join::Wait(Arc::clone(changed).notified_owned())
             }
-            Link::Subscribed => self.add(&mut state, conn, begin, env),
+            Link::Subscribed => self.add(&mut state, conn, begin, env, broker),
         }
     }
 
     /// The subscription was confirmed: takes in what was delivered since, and the first member.
-    pub(super) fn subscribed(&self, position: Position, conn: &Arc<Conn>, begin: Begin, env: &Env) -> Join {
+    pub(super) fn subscribed(
+        &self,
+        position: Position,
+        conn: &Arc<Conn>,
+        begin: Begin,
+        env: &Env,
+        broker: &dyn Broker,
+    ) -> Join {
         let mut state = self.state.lock();
         let Link::Subscribing(changed, backlog) = std::mem::replace(&mut state.link, Link::Subscribed) else {
             return Join::Dead;
@@ -139,7 +157,7 @@ impl Room {
         for delivery in &backlog {
             state.take_in(delivery, env);
         }
-        let joined = self.add(&mut state, conn, begin, env);
+        let joined = self.add(&mut state, conn, begin, env, broker);
         drop(state);
         changed.notify_waiters();
         joined
@@ -156,8 +174,8 @@ impl Room {
 
     /// Adds a member, and tells it where it begins: behind what is pending. Under the lock, so that nothing that comes
     /// later can be written earlier.
-    fn add(&self, state: &mut State, conn: &Arc<Conn>, begin: Begin, env: &Env) -> Join {
-        let already = state.members.contains(conn.id);
+    fn add(&self, state: &mut State, conn: &Arc<Conn>, begin: Begin, env: &Env, broker: &dyn Broker) -> Join {
+        let already = state.members.contains(conn);
         if begin == Begin::Live {
             let members = state.members.len() + usize::from(!already);
             if self.name().is_none() && !env.connections_per_user.allows(members) {
@@ -180,9 +198,11 @@ impl Room {
         if let Some(pending) = &mut state.pending {
             pending.joins(conn.id);
         }
-        let told = self.name().is_some() && env.announce_members.allows(state.members.len() + 1);
-        let announce = told && !state.members.has_other_of(&conn.user, conn.id);
-        state.members.push(Arc::clone(conn));
+        state.members.insert(Arc::clone(conn));
+        let announce = state.presence && {
+            let (members, users) = (&state.members, &mut state.users);
+            presence::enters(self.name(), conn, (members, users), env, broker)
+        };
         Join::Joined { announce }
     }
 
@@ -241,19 +261,19 @@ impl Room {
         }
     }
 
-    pub(super) fn leave(&self, conn: &Conn, env: &Env) -> Left {
+    /// Takes a member out. True when it was the last: the caller must unsubscribe, and then call [`Room::unsubscribed`].
+    pub(super) fn leave(&self, conn: &Conn, env: &Env, broker: &dyn Broker) -> bool {
         let mut state = self.state.lock();
-        if !state.members.remove(conn.id) {
-            return Left {
-                unsubscribe: false,
-                announce: false,
-            };
+        if !state.members.remove(conn) {
+            return false;
         }
         if let Some(pending) = &mut state.pending {
             pending.leaves(conn.id);
         }
-        let told = self.name().is_some() && env.announce_members.allows(state.members.len() + 1);
-        let announce = told && !state.members.has_other_of(&conn.user, conn.id);
+        if state.presence {
+            let State { members, users, .. } = &mut *state;
+            presence::exits(self.name(), conn, (members, users), env, broker);
+        }
         let unsubscribe = state.members.is_empty() && matches!(state.link, Link::Subscribed);
         if unsubscribe {
             state.link = Link::Unsubscribing(Arc::default());
@@ -261,10 +281,7 @@ impl Room {
             state.pending = None;
             state.settled = None;
         }
-        Left {
-            unsubscribe,
-            announce,
-        }
+        unsubscribe
     }
 
     pub(super) fn unsubscribed(&self) {

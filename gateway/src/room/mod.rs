@@ -4,6 +4,7 @@
 //! room once ([`fanout`]). A room exists while it has members here; joins and leaves of one room may race, the broker sees
 //! subscribe and unsubscribe strictly in turns.
 
+mod absent;
 mod batch;
 mod fanout;
 mod held;
@@ -11,6 +12,7 @@ mod local;
 mod members;
 mod outcome;
 mod pending;
+mod presence;
 mod recovery;
 
 use std::borrow::Borrow;
@@ -22,11 +24,13 @@ use futures::future::{BoxFuture, FutureExt, join_all};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::broker::{Broker, BrokerError, Crowded, Delivery, Event, Publish, Sink, StreamKey};
+use crate::broker::{Attendee, Broker, BrokerError, Crowded, Delivery, Sink, StreamKey};
 use crate::config::{Limit, SlowPolicy};
 use crate::session::{Conn, Env};
+pub use absent::Absent;
 pub use local::Room;
 use outcome::{Begin, Flush, Join, LINGER};
+pub use presence::{PAGE_USERS, PresenceError};
 pub(crate) use recovery::{PAGE_BYTES, PAGE_MESSAGES};
 
 /// Shards of the table.
@@ -93,7 +97,7 @@ impl Rooms {
             StreamKey::Room(name) => self.env.slow_consumers.of(name),
             StreamKey::User(_) => SlowPolicy::Disconnect,
         };
-        let room = Arc::new(Room::new(key.clone(), policy));
+        let room = Arc::new(Room::new(key.clone(), policy, self.env.presences.of(key)));
         shard.insert(Entry(Arc::clone(&room)));
         match key {
             StreamKey::Room(_) => self.env.metrics.rooms.inc(),
@@ -117,7 +121,7 @@ impl Rooms {
     pub fn join(self: &Arc<Self>, conn: &Arc<Conn>, key: StreamKey, broker: &Arc<dyn Broker>) -> JoinStep {
         loop {
             let room = self.find_or_create(&key);
-            match room.try_join(conn, Begin::Live, &self.env) {
+            match room.try_join(conn, Begin::Live, &self.env, &**broker) {
                 Join::Dead => {}
                 Join::Joined { announce } => {
                     if announce {
@@ -153,7 +157,7 @@ impl Rooms {
             step = match step {
                 Join::Subscribe => match broker.subscribe(key.clone()).await {
                     Ok(position) => {
-                        let joined = room.subscribed(position, conn, begin, &self.env);
+                        let joined = room.subscribed(position, conn, begin, &self.env, &**broker);
                         room.flush(&self.env);
                         joined
                     }
@@ -165,15 +169,15 @@ impl Rooms {
                 },
                 Join::Wait(changed) => {
                     changed.await;
-                    room.try_join(conn, begin, &self.env)
+                    room.try_join(conn, begin, &self.env, &**broker)
                 }
                 Join::Busy => {
                     tokio::task::yield_now().await;
-                    room.try_join(conn, begin, &self.env)
+                    room.try_join(conn, begin, &self.env, &**broker)
                 }
                 Join::Dead => {
                     room = self.find_or_create(&key);
-                    room.try_join(conn, begin, &self.env)
+                    room.try_join(conn, begin, &self.env, &**broker)
                 }
                 Join::Joined { announce } => {
                     if announce {
@@ -189,38 +193,11 @@ impl Rooms {
 
     /// Takes a member out; unsubscribes when it was the last.
     pub fn leave(&self, conn: &Conn, room: &Arc<Room>, broker: &dyn Broker) {
-        let left = room.leave(conn, &self.env);
-        if left.unsubscribe {
+        if room.leave(conn, &self.env, broker) {
             broker.unsubscribe(&room.key);
             room.unsubscribed();
             self.drop_if_idle(room);
         }
-        if left.announce {
-            let event = Event::UserLeft {
-                user_id: Arc::clone(&conn.user),
-                server_id: Arc::clone(&self.env.server_id),
-            };
-            broker.publish(vec![Publish {
-                stream: room.key.clone(),
-                event,
-                msg_id: None,
-                reply: None,
-            }]);
-        }
-    }
-
-    fn announce_join(&self, room: &Room, conn: &Conn, broker: &dyn Broker) {
-        let event = Event::UserJoined {
-            user_id: Arc::clone(&conn.user),
-            server_id: Arc::clone(&self.env.server_id),
-            connection: conn.id.text(&self.env.instance),
-        };
-        broker.publish(vec![Publish {
-            stream: room.key.clone(),
-            event,
-            msg_id: None,
-            reply: None,
-        }]);
     }
 }
 
@@ -290,10 +267,39 @@ impl Sink for Rooms {
         };
         for Entry(room) in &*shard.lock() {
             if let StreamKey::User(user) = &room.key {
-                room.each_member(|id| visit(user, id.0));
+                room.with_members(|members, _| {
+                    members.as_slice().iter().for_each(|conn| visit(user, conn.id.0));
+                });
             }
         }
         true
+    }
+
+    fn each_room(&self, part: usize, visit: &mut dyn FnMut(&Arc<str>, usize)) -> bool {
+        let Some(shard) = self.shards.get(part) else {
+            return false;
+        };
+        for Entry(room) in &*shard.lock() {
+            if let Some(name) = room.name().filter(|_| room.has_presence()) {
+                visit(name, room.len());
+            }
+        }
+        true
+    }
+
+    fn each_member(&self, room: &Arc<str>, visit: &mut dyn FnMut(&Attendee<'_>)) {
+        let Some(here) = self.find(&StreamKey::Room(Arc::clone(room))) else {
+            return;
+        };
+        here.with_members(|members, _| {
+            for conn in members.as_slice() {
+                visit(&Attendee {
+                    room,
+                    user: &conn.user,
+                    connection: &conn.id.text(&self.env.instance),
+                });
+            }
+        });
     }
 }
 

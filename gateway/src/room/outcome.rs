@@ -19,7 +19,7 @@ pub(super) enum Begin {
 /// What came of an attempt to join.
 #[derive(Debug)]
 pub(super) enum Join {
-    /// A member now; `announce`: the user's first connection here, in a room where that is told.
+    /// A member now; `announce`: the caller must tell the others that its user has come.
     Joined { announce: bool },
     /// A member already; was told the position again, or is held now.
     Already,
@@ -33,15 +33,6 @@ pub(super) enum Join {
     Wait(OwnedNotified),
     /// The room was dropped; look it up again.
     Dead,
-}
-
-/// What came of leaving.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Left {
-    /// It was the last member: the caller must unsubscribe, and then call [`Room::unsubscribed`].
-    pub(super) unsubscribe: bool,
-    /// It was the user's last connection here, in a room where that is told.
-    pub(super) announce: bool,
 }
 
 /// Who writes what was just delivered.

@@ -65,7 +65,7 @@ impl Rooms {
         let (rooms, conn, broker) = (Arc::clone(self), Arc::clone(conn), Arc::clone(broker));
         JoinStep::Wait(Box::pin(async move {
             let room = rooms.find_or_create(&key);
-            let step = room.try_join(&conn, Begin::Held, &rooms.env);
+            let step = room.try_join(&conn, Begin::Held, &rooms.env, &*broker);
             let room = rooms
                 .join_slowly(room, step, &conn, Begin::Held, key, &broker)
                 .await?;

@@ -31,6 +31,7 @@ const FEATURES: &[&str] = &[
     "history",
     "msg_id",
     "offsets",
+    "presence",
     "refresh",
     "resume",
     "user_left",

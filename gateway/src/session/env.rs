@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{Limit, SlowPolicies};
+use crate::config::{Limit, Presences, SlowPolicies};
 use crate::metrics::Metrics;
 use crate::protocol::{CloseReason, Initiator, WelcomeLimits};
+use crate::room::Absent;
 
 /// What all connections and rooms of a gateway share.
 #[derive(Debug)]
@@ -27,6 +28,10 @@ pub struct Env {
     pub slow_consumers: SlowPolicies,
     /// Rooms with more local members get no announcements.
     pub announce_members: Limit,
+    /// Of which rooms it is known who is in them.
+    pub presences: Presences,
+    /// Who has left them of late, when no other gateway has to know.
+    pub absent: Absent,
     /// Connections of one user.
     pub connections_per_user: Limit,
     /// For how long at most messages are kept for those who come back.

@@ -215,6 +215,12 @@ impl Session {
                 before,
                 id,
             } => return self.history(&room, limit, before, id, turn),
+            ClientMessage::Presence {
+                room,
+                limit,
+                after,
+                id,
+            } => return self.presence(&room, limit, after.as_deref(), id, turn),
             ClientMessage::Leave { room, .. } => {
                 self.flush(turn);
                 self.leave(&room);

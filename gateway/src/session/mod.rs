@@ -12,6 +12,7 @@ mod inbound;
 mod lossy;
 mod membership;
 mod outbox;
+mod presence;
 mod registry;
 mod resume;
 pub(crate) mod seat;

@@ -25,6 +25,28 @@ pub struct RedisConfig {
     /// Which Sentinel is asked first; the links of a broker share it.
     turn: Arc<AtomicUsize>,
     pub(super) timing: Timing,
+    pub(super) presence: PresenceSettings,
+}
+
+/// How it is told who is in rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceSettings {
+    /// Name of this gateway, without white space.
+    pub server_id: Arc<str>,
+    /// How long a user who has left may be away before it is told.
+    pub hold: Duration,
+    /// Rooms with more users get no announcements.
+    pub announced: u32,
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self {
+            server_id: Arc::from("gateway"),
+            hold: Duration::from_secs(15),
+            announced: 256,
+        }
+    }
 }
 
 impl RedisConfig {
@@ -42,7 +64,15 @@ impl RedisConfig {
             access: access.set_protocol(ProtocolVersion::RESP3),
             turn: Arc::default(),
             timing: Timing::default(),
+            presence: PresenceSettings::default(),
         })
+    }
+
+    /// The same Redis with this said about who is in rooms.
+    #[must_use]
+    pub fn with_presence(mut self, presence: PresenceSettings) -> Self {
+        self.presence = presence;
+        self
     }
 
     /// The same Redis with other patience.
@@ -161,6 +191,8 @@ pub struct Timing {
     pub compare: Duration,
     /// Time for connecting, greeting and authentication together.
     pub connect: Duration,
+    /// How long the members of a gateway that is gone count as being in their rooms.
+    pub lease: Duration,
     /// First wait after a failed connect; doubled each time, jittered by half.
     pub backoff_min: Duration,
     /// Longest wait after a failed connect.
@@ -174,6 +206,7 @@ impl Default for Timing {
             answer: Duration::from_secs(3),
             compare: Duration::from_secs(30),
             connect: Duration::from_secs(3),
+            lease: Duration::from_secs(15),
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(2),
         }

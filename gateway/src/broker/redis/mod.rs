@@ -13,6 +13,7 @@
 //! an acknowledged message would otherwise pass them by. A failover is the same: the master is another process. Each link
 //! asks its server every few seconds whether it still is the master ([`role`]), and is given up when it is not.
 
+mod attend;
 mod cluster;
 mod command;
 mod config;
@@ -21,6 +22,7 @@ mod intake;
 mod link;
 mod message;
 mod naming;
+mod presence;
 mod queue;
 mod role;
 mod script;
@@ -42,18 +44,22 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Broker, BrokerError, Health, Page, Position, Publish, Reading, Seat, Sink, StreamKey, encode};
+use super::{
+    Attendance, Attendee, Broker, BrokerError, Health, Page, Position, Publish, Reading, Roll, Seat, Sink,
+    StreamKey, encode,
+};
 use crate::config::{Histories, Retention};
 use cluster::Watcher;
 use config::Shape;
 use history::{Append, Read};
+use presence::Presence;
 use queue::{Item, OnAnswer};
 use script::{Answer, Request};
 use seats::Seats;
 use shard::{Common, Shard};
 use shards::Shards;
 
-pub use config::{ConfigError, RedisConfig, Timing};
+pub use config::{ConfigError, PresenceSettings, RedisConfig, Timing};
 pub use stats::Stats;
 
 /// A broker on Redis, of whatever shape. Dropping it ends its work; [`Broker::close`] also waits for the end.
@@ -62,6 +68,7 @@ pub struct RedisBroker {
     histories: Arc<Histories>,
     shards: Arc<Shards>,
     seats: Arc<Seats>,
+    presence: Arc<Presence>,
     stats: Arc<Stats>,
     cancelled: CancellationToken,
     tasks: TaskTracker,
@@ -102,12 +109,24 @@ impl RedisBroker {
         common.tasks.spawn(async move {
             cancelled.run_until_cancelled(count.run()).await;
         });
+        let presence = Arc::new(Presence::new(
+            (config.database(), &common.instance),
+            (config.presence.clone(), config.timing.lease),
+            Arc::clone(&shards),
+            Arc::clone(&common.sink),
+            Arc::clone(&common.stats),
+        ));
+        let (attendance, cancelled) = (Arc::clone(&presence), common.cancelled.clone());
+        common.tasks.spawn(async move {
+            cancelled.run_until_cancelled(attendance.run()).await;
+        });
         common.tasks.close();
         Ok(Self {
             database: config.database(),
             histories: common.histories,
             shards,
             seats,
+            presence,
             stats: common.stats,
             cancelled: common.cancelled,
             tasks: common.tasks,
@@ -256,15 +275,32 @@ impl Broker for RedisBroker {
         self.seats.give(user, connection);
     }
 
+    fn enter(&self, attendee: &Attendee<'_>, opens: bool) -> bool {
+        self.presence.enter(attendee, opens);
+        true
+    }
+
+    fn exit(&self, attendee: &Attendee<'_>, closes: bool) -> bool {
+        self.presence.exit(attendee, closes);
+        true
+    }
+
+    fn attendance(&self, roll: Roll) -> Option<BoxFuture<'static, Result<Attendance, BrokerError>>> {
+        let presence = Arc::clone(&self.presence);
+        Some(async move { presence.attendance(roll).await }.boxed())
+    }
+
     fn health(&self) -> Health {
         self.shards.health()
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
         let (seats, cancelled) = (Arc::clone(&self.seats), self.cancelled.clone());
+        let presence = Arc::clone(&self.presence);
         let tasks = self.tasks.clone();
         async move {
             seats.end().await;
+            presence.end().await;
             cancelled.cancel();
             tasks.wait().await;
         }

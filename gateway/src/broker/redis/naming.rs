@@ -35,6 +35,57 @@ pub(super) fn lease(database: i64, lease: &str) -> Arc<[u8]> {
     tagged(database, "lease", lease)
 }
 
+/// A name in the slot of what is about the presence of all gateways.
+pub(super) const FLEET: &[u8] = b"{fleet}";
+
+/// Keys of who is in the room of a stream of this name; each has its hash tag.
+pub(super) struct PresenceKeys {
+    pub(super) users: Arc<[u8]>,
+    pub(super) state: Arc<[u8]>,
+    pub(super) leaving: Arc<[u8]>,
+    pub(super) quiet: Arc<[u8]>,
+}
+
+impl PresenceKeys {
+    pub(super) fn of(stream: &[u8]) -> Self {
+        Self {
+            users: of_stream(stream, b".users", &[]),
+            state: of_stream(stream, b".state", &[]),
+            leaving: of_stream(stream, b".leaving", &[]),
+            quiet: of_stream(stream, b".quiet", &[]),
+        }
+    }
+}
+
+/// Key of the connections that are in a room under a lease.
+pub(super) fn at(stream: &[u8], lease: &str) -> Arc<[u8]> {
+    of_stream(stream, b".at", &[lease.as_bytes()])
+}
+
+/// Key of the leases under which it is said who is in rooms, by when they end.
+pub(super) fn live(database: i64) -> Arc<[u8]> {
+    tagged(database, "presence.live", "fleet")
+}
+
+/// Key of those that have ended.
+pub(super) fn dead(database: i64) -> Arc<[u8]> {
+    tagged(database, "presence.dead", "fleet")
+}
+
+/// Key of the rooms that users are gone from, by when.
+pub(super) fn due(database: i64) -> Arc<[u8]> {
+    tagged(database, "presence.due", "fleet")
+}
+
+/// Key of the rooms with members under a lease.
+pub(super) fn rooms(database: i64, lease: &str) -> Arc<[u8]> {
+    of_stream(
+        &tagged(database, "presence", "fleet"),
+        b".rooms",
+        &[lease.as_bytes()],
+    )
+}
+
 /// Key of the messages that are kept of the stream of this name.
 pub(super) fn log(stream: &[u8]) -> Arc<[u8]> {
     of_stream(stream, b".log", &[])
@@ -123,11 +174,23 @@ mod tests {
             assert!(seen.insert(probe(0, name)), "{name}");
             assert!(seen.insert(seats(0, name)), "{name}");
             assert!(seen.insert(lease(0, name)), "{name}");
+            assert!(seen.insert(rooms(0, name)), "{name}");
             for stream in [
                 stream(0, &StreamKey::Room(name.into())),
                 stream(0, &StreamKey::User(name.into())),
             ] {
                 assert!(seen.insert(log(&stream)), "{name}");
+                let keys = PresenceKeys::of(&stream);
+                for key in [
+                    keys.users,
+                    keys.state,
+                    keys.leaving,
+                    keys.quiet,
+                    at(&stream, "l.1 g}0"),
+                ] {
+                    assert_eq!(hash_tag(&key), hash_tag(&stream), "one slot");
+                    assert!(seen.insert(key), "{name}");
+                }
                 for (sender, id) in [("a", "b:c"), ("a:b", "c"), ("", "a:b:c"), ("a", "{b}")] {
                     let key = message_id(&stream, sender, id);
                     assert_eq!(hash_tag(&key), hash_tag(&stream), "one slot");

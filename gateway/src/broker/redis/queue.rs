@@ -165,10 +165,17 @@ impl Commands {
         place(self.ask(request).await)
     }
 
-    /// Reads messages that are kept. Clients ask for that, so the queue's bounds hold for it, and others may have to be
-    /// answered before.
+    /// Reads messages that are kept.
     pub(super) async fn read(&self, read: Read) -> Result<Page, BrokerError> {
         let span = read.span;
+        match self.ask_for_client(Request::Read(Box::new(read))).await? {
+            Answer::Pages(pages) => pages.page(span),
+            _ => Err(BrokerError::Refused("an answer without messages".into())),
+        }
+    }
+
+    /// Asks for what a client wants to read: the queue's bounds hold for it, and others may have to be answered before.
+    pub(super) async fn ask_for_client(&self, request: Request) -> Result<Answer, BrokerError> {
         let _turn = self.reads.acquire().await.map_err(|_| BrokerError::Unavailable)?;
         let (tell, answer) = oneshot::channel();
         let on_answer: OnAnswer = Box::new(move |result| {
@@ -176,13 +183,10 @@ impl Commands {
             let _ = tell.send(result);
         });
         self.submit([Item {
-            request: Request::Read(Box::new(read)),
+            request,
             on_answer: Some(on_answer),
         }]);
-        match answer.await.unwrap_or(Err(BrokerError::Unconfirmed))? {
-            Answer::Pages(pages) => pages.page(span),
-            _ => Err(BrokerError::Refused("an answer without messages".into())),
-        }
+        answer.await.unwrap_or(Err(BrokerError::Unconfirmed))
     }
 
     /// Takes what may go next as one batch.
@@ -235,9 +239,12 @@ impl Commands {
 pub(super) fn place(answer: Result<Answer, BrokerError>) -> Result<Position, BrokerError> {
     match answer? {
         Answer::At(position) => Ok(position),
-        Answer::Accepted(_) | Answer::Pages(_) | Answer::Text(_) | Answer::Nothing | Answer::Done => {
-            Err(BrokerError::Refused("an answer without a place".into()))
-        }
+        Answer::Accepted(_)
+        | Answer::Pages(_)
+        | Answer::Text(_)
+        | Answer::List(..)
+        | Answer::Nothing
+        | Answer::Done => Err(BrokerError::Refused("an answer without a place".into())),
     }
 }
 

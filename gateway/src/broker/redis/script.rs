@@ -10,6 +10,7 @@ use bytes::Bytes;
 use redis::{Cmd, Pipeline, ServerErrorKind, Value};
 
 use super::super::{Accepted, BrokerError, Position};
+use super::attend::{PresenceRequest, scripts};
 use super::history::{self, Append, Pages, Read};
 use super::naming;
 use super::seat::{self, SeatRequest};
@@ -60,7 +61,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 ";
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 18] = [
     PUBLISH,
     POSITION,
     RENEW,
@@ -68,6 +69,17 @@ const SOURCES: [&str; 7] = [
     history::READ,
     seat::TAKE,
     seat::CLEAR,
+    scripts::ENTER,
+    scripts::EXIT,
+    scripts::CLEAR,
+    scripts::EXPIRE,
+    scripts::PAGE,
+    scripts::TOUCH,
+    scripts::DUE,
+    scripts::LEASE,
+    scripts::END,
+    scripts::SWEEP,
+    scripts::ROOMS,
 ];
 
 /// The scripts, in the order of [`SOURCES`].
@@ -80,6 +92,17 @@ pub(super) enum Script {
     Read,
     TakeSeat,
     ClearSeats,
+    Enter,
+    Exit,
+    ClearRoom,
+    Expire,
+    Page,
+    Touch,
+    Due,
+    Lease,
+    End,
+    Sweep,
+    Rooms,
 }
 
 /// How messages reach subscribers.
@@ -141,7 +164,8 @@ impl Scripts {
         self.run_on(script, &[key])
     }
 
-    fn run_on(&self, script: Script, keys: &[&[u8]]) -> Cmd {
+    /// The same for a script on several keys.
+    pub(super) fn run_on(&self, script: Script, keys: &[&[u8]]) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&*self.names[script as usize]).arg(keys.len()).arg(keys);
         cmd
@@ -174,6 +198,8 @@ pub(super) enum Request {
     Renew { stream: Arc<[u8]>, delivered: Position },
     /// About users' connections.
     Seat(SeatRequest),
+    /// About who is in rooms.
+    Presence(PresenceRequest),
     /// Whether the link answers.
     Ping,
     /// What the nodes of a cluster are.
@@ -199,6 +225,7 @@ impl Request {
                 }
                 Self::Position { stream } | Self::Renew { stream, .. } => stream.len(),
                 Self::Seat(request) => request.size(),
+                Self::Presence(request) => request.size(),
                 Self::Ping | Self::Nodes => 0,
             }
     }
@@ -213,6 +240,7 @@ impl Request {
             Self::Read(read) => Some(&read.stream),
             Self::Announce { channel, .. } | Self::Pass { channel, .. } => Some(channel),
             Self::Seat(request) => Some(request.name()),
+            Self::Presence(request) => Some(request.name()),
             Self::Ping | Self::Nodes => None,
         }
     }
@@ -239,6 +267,7 @@ impl Request {
                 cmd
             }
             Self::Seat(request) => request.command(scripts),
+            Self::Presence(request) => request.command(scripts),
             Self::Ping => redis::cmd("PING"),
             Self::Nodes => redis::cmd("CLUSTER").arg("NODES").take(),
         }
@@ -261,6 +290,8 @@ pub(super) enum Answer {
     Pages(Pages),
     /// A text.
     Text(Arc<str>),
+    /// Two numbers, and texts.
+    List(u64, u64, Vec<Arc<str>>),
     /// Nothing is there.
     Nothing,
     /// Done; there is no place to tell.
@@ -301,6 +332,7 @@ pub(super) fn answer(value: &Value) -> Result<Answer, Failure> {
             [epoch, Value::Int(offset), Value::Int(more), Value::Array(parts)] => {
                 history::pages(epoch, *offset, *more, parts).map(Answer::Pages)
             }
+            [Value::Int(one), Value::Int(two), Value::Array(texts)] => list(*one, *two, texts),
             _ => None,
         }
         .ok_or_else(|| failure(value)),
@@ -331,6 +363,18 @@ pub(super) fn place_of(epoch: &Value, offset: i64) -> Option<Position> {
         epoch: text(epoch)?.into(),
         offset: u64::try_from(offset).ok()?,
     })
+}
+
+fn list(one: i64, two: i64, texts: &[Value]) -> Option<Answer> {
+    let texts = texts
+        .iter()
+        .map(|part| text(part).map(Arc::from))
+        .collect::<Option<_>>()?;
+    Some(Answer::List(
+        u64::try_from(one).ok()?,
+        u64::try_from(two).ok()?,
+        texts,
+    ))
 }
 
 fn text(value: &Value) -> Option<&str> {

@@ -98,6 +98,14 @@ impl Shards {
         }
     }
 
+    /// Asks for what a client wants to read.
+    pub(super) async fn ask_for_client(&self, request: Request) -> Result<Answer, BrokerError> {
+        match request.name().and_then(|name| self.commands(name)) {
+            Some(commands) => commands.ask_for_client(request).await,
+            None => Err(BrokerError::Unavailable),
+        }
+    }
+
     /// Awaits that all that was put is answered.
     pub(super) async fn ping(&self) -> Result<(), BrokerError> {
         let pings = self

@@ -30,6 +30,10 @@ pub struct Stats {
     pub undecodable: IntCounter,
     /// Times that deliveries piled up beyond bounds: each cost a link.
     pub overflows: IntCounter,
+    /// Members that were told of again, because Redis may have missed or lost them.
+    pub presence_restored: IntCounter,
+    /// Ended gateways whose members this one has cleared away.
+    pub presence_cleared: IntCounter,
     /// Rooms and users subscribed to.
     pub subscriptions: IntGauge,
 }
@@ -79,6 +83,14 @@ impl Stats {
                 "ws_broker_overflows_total",
                 "Links given up because messages piled up.",
             )?,
+            presence_restored: counter(
+                "ws_presence_restored_total",
+                "Members of rooms that Redis was told of again.",
+            )?,
+            presence_cleared: counter(
+                "ws_presence_cleared_total",
+                "Ended gateways whose members were cleared away.",
+            )?,
             subscriptions: IntGauge::new("ws_room_subscriptions", "Rooms and users subscribed to.")?,
         })
     }
@@ -95,6 +107,8 @@ impl Stats {
             &self.epoch_changes,
             &self.undecodable,
             &self.overflows,
+            &self.presence_restored,
+            &self.presence_cleared,
         ]
         .into_iter()
         .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)

@@ -56,6 +56,41 @@ fn a_client_asks_for_history() {
 }
 
 #[test]
+fn a_client_asks_who_is_in_a_room() {
+    let read = parse(r#"{"type":"presence","room":"r","limit":50,"after":"\u0061nn","id":"p"}"#);
+    let Ok(ClientMessage::Presence {
+        limit: Some(50),
+        after: Some(after),
+        id: Some(_),
+        ..
+    }) = read
+    else {
+        panic!("{read:?}")
+    };
+    assert_eq!(after, "ann");
+    let read = parse(r#"{"type":"presence","room":"r","after":null}"#);
+    assert!(matches!(
+        read,
+        Ok(ClientMessage::Presence {
+            limit: None,
+            after: None,
+            id: None,
+            ..
+        })
+    ));
+    let id = raw("7");
+    let told = ServerMessage::Presence {
+        room: "r",
+        users: &["a", "b"],
+        count: 9,
+        next: Some("b"),
+        id: Some(&id),
+    };
+    let expected = r#"{"type":"presence","room":"r","users":["a","b"],"count":9,"next":"b","id":7}"#;
+    assert_eq!(encoded(&told), serde_json::from_str::<Value>(expected).unwrap());
+}
+
+#[test]
 fn half_a_place_and_what_is_none_are_refused() {
     let table = [
         (
@@ -88,6 +123,8 @@ fn half_a_place_and_what_is_none_are_refused() {
         (r#"{"type":"resume","user":7}"#, "user"),
         (r#"{"type":"history","room":"r","limit":"all"}"#, "limit"),
         (r#"{"type":"history","room":"r","limit":1,"before":-2}"#, "before"),
+        (r#"{"type":"presence","room":"r","limit":"all"}"#, "limit"),
+        (r#"{"type":"presence","room":"r","after":7}"#, "after"),
     ] {
         assert!(
             matches!(error(text), ParseError::InvalidField(wrong, _) if wrong == field),

@@ -48,6 +48,7 @@ kinds! {
     Joined { room, epoch, offset, recovered, reason }
     Resumed { epoch, offset, recovered, reason }
     History { room, epoch, offset, messages, next, id = optional_text }
+    Presence { room, users, count, next, id = optional_text }
     Left { room }
     RoomMessage { room_id, user_id, payload = json, timestamp, server_id, offset }
     DirectMessage { from_user_id, payload = json, timestamp, offset }

@@ -21,6 +21,8 @@ pub(in super::super) enum Message {
     Resume(Resume),
     #[prost(message, tag = "8")]
     History(History),
+    #[prost(message, tag = "9")]
+    Presence(Presence),
 }
 
 // A text that was not set is an empty one: leaving it out here makes it a missing field.
@@ -142,6 +144,22 @@ pub(in super::super) struct History {
     #[prost(uint64, optional, tag = "3")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) before: Option<u64>,
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) id: Option<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+pub(in super::super) struct Presence {
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(in super::super) room: String,
+    #[prost(uint64, optional, tag = "2")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) limit: Option<u64>,
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) after: Option<String>,
     #[prost(string, optional, tag = "4")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) id: Option<String>,

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 /// What a client sends. As JSON it is what a client with the JSON codec would have sent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ClientMessage {
-    #[prost(oneof = "client_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "client_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(super) message: Option<client_message::Message>,
 }
 
@@ -24,7 +24,7 @@ pub(super) mod client_message;
 pub(super) struct ServerMessage {
     #[prost(
         oneof = "server_message::Message",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
     )]
     pub(super) message: Option<server_message::Message>,
 }

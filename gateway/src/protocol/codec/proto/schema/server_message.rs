@@ -32,6 +32,8 @@ pub(in super::super) enum Message {
     Resumed(Resumed),
     #[prost(message, tag = "15")]
     History(History),
+    #[prost(message, tag = "16")]
+    Presence(Presence),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -243,4 +245,18 @@ pub(in super::super) struct Entry {
     pub(in super::super) server_id: String,
     #[prost(uint64, tag = "5")]
     pub(in super::super) offset: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in super::super) struct Presence {
+    #[prost(string, tag = "1")]
+    pub(in super::super) room: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(in super::super) users: Vec<String>,
+    #[prost(uint64, tag = "3")]
+    pub(in super::super) count: u64,
+    #[prost(string, optional, tag = "4")]
+    pub(in super::super) next: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    pub(in super::super) id: Option<String>,
 }

@@ -86,7 +86,8 @@ impl Gateway {
                 Arc::clone(&rooms) as _,
             )),
             BrokerChoice::Redis(url) => {
-                let config = RedisConfig::from_url(url.expose())?.with_presence(PresenceSettings {
+                let config = RedisConfig::from_url(url.expose())?.with_durability(settings.durability);
+                let config = config.with_presence(PresenceSettings {
                     server_id: settings.server_id.shared(),
                     hold: settings.presences.hold(),
                     announced: limits.announce_members.get().unwrap_or(u32::MAX),

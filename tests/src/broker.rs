@@ -104,9 +104,13 @@ pub struct Node {
 impl Node {
     /// Starts a broker, whether or not its Redis is there.
     pub fn start(url: &str, timing: Timing) -> Result<Self> {
+        Self::with(&RedisConfig::from_url(url)?.with_timing(timing))
+    }
+
+    /// As [`Node::start`], with any settings.
+    pub fn with(config: &RedisConfig) -> Result<Self> {
         let sink = Arc::new(Recorder::default());
-        let config = RedisConfig::from_url(url)?.with_timing(timing);
-        let broker = RedisBroker::start(&config, Histories::default(), Arc::clone(&sink) as Arc<dyn Sink>)?;
+        let broker = RedisBroker::start(config, Histories::default(), Arc::clone(&sink) as Arc<dyn Sink>)?;
         Ok(Self { broker, sink })
     }
 

@@ -33,11 +33,7 @@ pub struct Watched {
 impl Watched {
     /// Starts all; they know of each other, and the replica has what the master has.
     pub async fn start(sentinels: usize) -> Result<Self> {
-        let master = RedisServer::start_with(&DATA).await?;
-        let port = master.port().to_string();
-        let replica = [&DATA[..], &["--replicaof", "127.0.0.1", &port]].concat();
-        let replica = RedisServer::start_with(&replica).await?;
-        follows(&replica, master.port()).await?;
+        let [master, replica] = pair().await?;
         let mut started = Vec::new();
         for _ in 0..sentinels {
             started.push(sentinel(MASTER, master.port(), sentinels / 2 + 1).await?);
@@ -74,10 +70,21 @@ impl Watched {
         .await
     }
 
-    /// Awaits that the server that was the replica is the master.
+    /// Awaits that the server that was the replica is the master, and every Sentinel says so: until then one may name the
+    /// old one, which has nothing when it is started again.
     pub async fn failed_over(&self) -> Result<()> {
+        let port = self.servers[1].port();
         until_async("the replica is the master", || async {
-            Ok(role(&self.servers[1]).await?.0 == "master")
+            let mut all = role(&self.servers[1]).await?.0 == "master";
+            for sentinel in &self.sentinels {
+                let (_, named): (String, u16) = redis::cmd("SENTINEL")
+                    .arg("GET-MASTER-ADDR-BY-NAME")
+                    .arg(MASTER)
+                    .query_async(&mut sentinel.connection().await?)
+                    .await?;
+                all &= named == port;
+            }
+            Ok(all)
         })
         .await
     }
@@ -98,6 +105,16 @@ impl Watched {
         })
         .await
     }
+}
+
+/// A master, and a replica that has what it has.
+pub async fn pair() -> Result<[RedisServer; 2]> {
+    let master = RedisServer::start_with(&DATA).await?;
+    let port = master.port().to_string();
+    let replica = [&DATA[..], &["--replicaof", "127.0.0.1", &port]].concat();
+    let replica = RedisServer::start_with(&replica).await?;
+    follows(&replica, master.port()).await?;
+    Ok([master, replica])
 }
 
 /// The URL of these Sentinels.

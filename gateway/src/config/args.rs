@@ -36,6 +36,9 @@ pub struct Args {
     /// redis-cluster://host:port,… [default: memory]
     #[arg(long, value_name = "memory|URL")]
     pub broker: Option<Text>,
+    /// Who has a message when it is acknowledged: Redis's master (primary), or a replica, too (replicated) [default: primary]
+    #[arg(long, value_name = "primary|replicated")]
+    pub durability: Option<Text>,
     /// How clients are identified; insecure-token (?token=abc is user_abc) is for development [default: jwt]
     #[arg(long, value_name = "jwt|insecure-token|anonymous")]
     pub auth: Option<Text>,

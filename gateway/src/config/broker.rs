@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::error::ConfigError;
 use super::values::Allowed;
 use crate::broker::redis::{self, RedisConfig};
 
@@ -31,6 +32,19 @@ impl FromStr for BrokerChoice {
     }
 }
 
+impl BrokerChoice {
+    /// Whether this can be asked of it.
+    pub(super) fn allows(&self, durability: Durability) -> Result<(), ConfigError> {
+        if *self == Self::Memory && durability == Durability::Replicated {
+            return Err(ConfigError::Conflict {
+                flag: "durability",
+                problem: "memory has no replica; give --broker a Redis that has one, or --durability primary",
+            });
+        }
+        Ok(())
+    }
+}
+
 /// The form that was meant; all of them, when none can be seen.
 fn allowed(text: &str) -> Allowed {
     Allowed(if text.starts_with("redis") {
@@ -40,6 +54,28 @@ fn allowed(text: &str) -> Allowed {
          redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], or \
          redis-cluster://[user:password@]host[:port],host[:port]"
     })
+}
+
+/// What an acknowledged message has to survive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The master of Redis has it.
+    #[default]
+    Primary,
+    /// A replica has it, too.
+    Replicated,
+}
+
+impl FromStr for Durability {
+    type Err = Allowed;
+
+    fn from_str(text: &str) -> Result<Self, Allowed> {
+        match text {
+            "primary" => Ok(Self::Primary),
+            "replicated" => Ok(Self::Replicated),
+            _ => Err(Allowed("primary or replicated")),
+        }
+    }
 }
 
 /// `redis://…` or another URL of Redis; shown without user and password.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::args::{Args, Text};
 use super::auth::AuthSettings;
-use super::broker::BrokerChoice;
+use super::broker::{BrokerChoice, Durability};
 use super::error::{ConfigError, Layer};
 use super::history::{Histories, HistoryRule};
 use super::limits::{LimitError, Limits};
@@ -33,6 +33,8 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// What carries messages between gateways.
     pub broker: BrokerChoice,
+    /// What an acknowledged message has to survive.
+    pub durability: Durability,
     /// How clients are identified.
     pub auth: AuthSettings,
     /// How long a connection outlives its token, so that the client can send another.
@@ -113,6 +115,9 @@ impl Layers {
             broker: self
                 .value("broker", |args| &args.broker)?
                 .unwrap_or(BrokerChoice::Memory),
+            durability: self
+                .value("durability", |args| &args.durability)?
+                .unwrap_or_default(),
             auth: self.auth()?,
             token_grace: self
                 .value("token-grace", |args| &args.token_grace)?
@@ -150,6 +155,7 @@ impl Layers {
                 .unwrap_or_default(),
         };
         distinct_ports(&settings)?;
+        settings.broker.allows(settings.durability)?;
         Ok(settings)
     }
 

@@ -107,7 +107,7 @@ fn a_file_may_hold_every_setting() {
     let tls = tls::write(folder.path(), &tls::pair("a"));
     let (cert, key) = (tls.cert.display(), tls.key.display());
     let file = format!(
-        "listen: 127.0.0.1:1\napiListen: 127.0.0.1:2\nadminListen: 127.0.0.1:3\nbroker: redis://h:1/2\nauth: jwt\n\
+        "listen: 127.0.0.1:1\napiListen: 127.0.0.1:2\nadminListen: 127.0.0.1:3\nbroker: redis://h:1/2\ndurability: replicated\nauth: jwt\n\
          jwtSecretFile: {secret}\njwtAudience: a\njwtIssuer: i\njwksUrl: https://login.example/keys\njwtLeeway: 0\n\
          roomsClaim: required\ntokenGrace: 3\nhandshakeTimeout: 2\napiKeyFile: {secret}\nadminTokenFile: {secret}\n\
          maxConnections: 9\ndrainWindow: 0\nserverId: 17\nrevision: abc\nlimits:\n  messageBytes: 1024\n\
@@ -129,6 +129,7 @@ fn a_file_may_hold_every_setting() {
         && jwt.leeway.get() == 0 && jwt.rooms_claim == RoomsClaim::Required
         && jwt.audience.as_deref() == Some("a") && jwt.issuer.as_deref() == Some("i")));
     assert!(matches!(&settings.broker, BrokerChoice::Redis(url) if url.expose() == "redis://h:1/2"));
+    assert_eq!(settings.durability, Durability::Replicated);
     assert!(settings.allowed_origins.allow(Some("https://a.example")));
     assert!(!settings.allowed_origins.allow(Some("https://b.example")));
 }
@@ -147,6 +148,8 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--broker=redis://h?protocol=resp3"], &["--broker", "give redis://"]),
         (&["--broker=redis-sentinel://h"], &["--broker", "give redis-sentinel://", "/master[/database]"]),
         (&["--broker=redis://h/zero"], &["--broker", "[/database]"]),
+        (&["--durability=disk"], &["--durability", "\"disk\"", "primary or replicated"]),
+        (&["--durability=replicated"], &["--durability", "memory has no replica", "--broker"]),
         (&["--auth=none"], &["--auth", "\"none\"", "jwt, insecure-token or anonymous"]),
         (&["--max-connections=0"], &["--max-connections", "from 1 to 10000000"]),
         (&["--max-connections=many"], &["--max-connections", "\"many\""]),

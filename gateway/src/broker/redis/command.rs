@@ -3,10 +3,14 @@
 //! Whatever waits when the link can take more goes out as one batch, so an idle link adds no latency and a busy one
 //! sends large batches. Answers are given in the order of the requests. A request that had not been sent when the link
 //! was lost is `Unavailable`; one that had been sent is `Unconfirmed`.
+//!
+//! Where a replica is to have what is acknowledged, a batch with messages ends in one `WAIT`, and is alone on its way: Redis
+//! takes nothing more from a connection that waits.
 
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
@@ -59,7 +63,7 @@ pub(super) async fn run(
                     complaint.clear();
                     stats.command_links.inc();
                     let server = link.server.clone();
-                    let reason = serve(&commands, link, &config).await;
+                    let reason = serve(&commands, link, &config, &stats).await;
                     tracing::warn!(redis = %server, reason, "command link is lost");
                 }
                 Err(error) => {
@@ -109,7 +113,7 @@ impl Drop for Down<'_> {
 }
 
 /// Serves the queue with one link until that is lost; tells why it was.
-async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> &'static str {
+async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig, stats: &Stats) -> &'static str {
     let timing = config.timing;
     // declared first, dropped last: what was sent is answered before what was not, so outcomes keep their order
     let _down = Down(commands);
@@ -118,16 +122,20 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
         waiting: VecDeque::new(),
     };
     let mut heard = Instant::now();
+    let replicas = config.replicas_deadline();
+    let most = if replicas.is_some() { 1 } else { BATCHES_IN_FLIGHT };
     let mut demoted = pin!(role::demoted(link.connection.clone(), timing.silence));
     loop {
-        while in_flight.batches.len() < BATCHES_IN_FLIGHT {
+        while in_flight.batches.len() < most {
             let batch = commands.take_batch();
             if batch.is_empty() {
                 break;
             }
             let (requests, waiting) = batch.into_iter().map(|i| (i.request, i.on_answer)).unzip();
             in_flight.waiting.push_back(waiting);
-            in_flight.batches.push_back(send(link.clone(), requests));
+            in_flight
+                .batches
+                .push_back(send(link.clone(), requests, replicas));
         }
         tokio::select! {
             () = link.gone.notified() => return "closed by Redis or the network",
@@ -137,6 +145,8 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig) -> 
                 let Ok(answers) = answers else { return "no answer in time, or closed" };
                 heard = Instant::now();
                 let waiting = in_flight.waiting.pop_front().unwrap_or_default();
+                let unreplicated = answers.iter().filter(|a| **a == Err(Failure::Unreplicated)).count();
+                stats.unreplicated.inc_by(unreplicated as u64);
                 if let Some(reason) = give(answers, waiting, commands.alert.as_deref()) {
                     return reason;
                 }
@@ -175,17 +185,44 @@ fn give(
 async fn send(
     mut link: CommandLink,
     requests: Vec<Request>,
+    replicas: Option<Duration>,
 ) -> Result<Vec<Result<Answer, Failure>>, RedisError> {
-    let mut answers = read(&link::all(&mut link.connection, &pipeline(&requests, &link.scripts)).await?);
+    let mut answers = ask(&mut link, &requests, replicas).await?;
     let forgotten: Vec<usize> = (0..answers.len())
         .filter(|&i| answers[i] == Err(Failure::NoScript))
         .collect();
     if !forgotten.is_empty() {
         link::all(&mut link.connection, &link.scripts.reload()).await?;
         let again: Vec<Request> = forgotten.iter().map(|&i| requests[i].clone()).collect();
-        let second = read(&link::all(&mut link.connection, &pipeline(&again, &link.scripts)).await?);
+        let second = ask(&mut link, &again, replicas).await?;
         for (index, answer) in forgotten.into_iter().zip(second) {
             answers[index] = answer;
+        }
+    }
+    Ok(answers)
+}
+
+/// Sends requests as one pipeline. With a time for replicas, a message that none has by then is a failure.
+async fn ask(
+    link: &mut CommandLink,
+    requests: &[Request],
+    replicas: Option<Duration>,
+) -> Result<Vec<Result<Answer, Failure>>, RedisError> {
+    let mut pipeline = pipeline(requests, &link.scripts);
+    let replicas = replicas.filter(|_| requests.iter().any(Request::is_placed));
+    if let Some(limit) = replicas {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        // 0 would be for ever
+        pipeline.cmd("WAIT").arg(1).arg(millis.max(1));
+    }
+    let mut values = link::all(&mut link.connection, &pipeline).await?;
+    let had = replicas.map(|_| values.pop());
+    let mut answers = read(&values);
+    if had.is_some_and(|had| !matches!(had, Some(Value::Int(1..)))) {
+        for (answer, request) in answers.iter_mut().zip(requests) {
+            if answer.is_ok() && request.is_placed() {
+                *answer = Err(Failure::Unreplicated);
+            }
         }
     }
     Ok(answers)

@@ -15,6 +15,7 @@ use redis::{
 pub use self::url::ConfigError;
 pub(super) use self::url::{Server, Shape};
 use super::script::Channels;
+use crate::config::Durability;
 
 /// Which servers of Redis there are, and how they are entered.
 #[derive(Clone)]
@@ -24,6 +25,7 @@ pub struct RedisConfig {
     access: RedisConnectionInfo,
     /// Which Sentinel is asked first; the links of a broker share it.
     turn: Arc<AtomicUsize>,
+    pub(super) durability: Durability,
     pub(super) timing: Timing,
     pub(super) presence: PresenceSettings,
 }
@@ -63,6 +65,7 @@ impl RedisConfig {
             // RESP3: pushes and replies share a link, so the subscription link can be asked things too
             access: access.set_protocol(ProtocolVersion::RESP3),
             turn: Arc::default(),
+            durability: Durability::default(),
             timing: Timing::default(),
             presence: PresenceSettings::default(),
         })
@@ -79,6 +82,13 @@ impl RedisConfig {
     #[must_use]
     pub fn with_timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// The same Redis with other demands on an acknowledged message.
+    #[must_use]
+    pub const fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 
@@ -106,6 +116,12 @@ impl RedisConfig {
     /// What the Sentinel named that was asked last cannot serve: another is asked first.
     pub(super) fn pass_turn(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How long is waited for a replica, if one is to have what is acknowledged. The link serves nothing else meanwhile, so
+    /// it must not look lost.
+    pub(super) fn replicas_deadline(&self) -> Option<Duration> {
+        (self.durability == Durability::Replicated).then(|| self.timing.answer / 3)
     }
 
     /// How long one Sentinel may take to answer.

@@ -12,13 +12,15 @@ use super::naming;
 use super::script::{Script, Scripts, place_of};
 use crate::config::Retention;
 
-/// The publish script of streams that keep something. A `msgId` that is known ends it before anything is changed.
+/// The publish script of streams that keep something. A `msgId` that is known ends it before anything is changed but the time
+/// for which the stream is kept: a write, so that the `WAIT` that follows covers the first one's, whoever sent that.
 /// `KEYS[1]` stream, `KEYS[2]` its log, `KEYS[3]` the `msgId` if there is one; `ARGV` epoch to use if there is none, TTL of
 /// the stream in seconds, event, most messages, milliseconds that they are kept, milliseconds that a `msgId` is.
 pub(super) const APPEND: &str = r"
 if KEYS[3] then
   local known = redis.call('GET', KEYS[3])
   if known then
+    redis.call('EXPIRE', KEYS[1], ARGV[2])
     local at = string.find(known, ' ', 1, true)
     return {string.sub(known, 1, at - 1), tonumber(string.sub(known, at + 1)), 1}
   end

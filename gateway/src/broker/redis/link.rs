@@ -207,6 +207,7 @@ fn field<'a>(info: &'a Value, name: &str) -> Option<&'a str> {
 fn unfit(failure: Failure) -> ConnectError {
     match failure {
         Failure::NoScript => ConnectError::Unfit("scripts are lost while they are loaded".into()),
+        Failure::Unreplicated => ConnectError::Unfit("scripts are not replicated".into()),
         Failure::WrongServer(text) | Failure::Moved(text) | Failure::Refused(text) => {
             ConnectError::Unfit(text)
         }

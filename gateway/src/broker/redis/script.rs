@@ -212,6 +212,11 @@ impl Request {
         matches!(self, Self::Publish { .. } | Self::Append(_) | Self::Pass { .. })
     }
 
+    /// A message that is kept, or has a place: what a replica may be waited for.
+    pub(super) const fn is_placed(&self) -> bool {
+        matches!(self, Self::Publish { .. } | Self::Append(_))
+    }
+
     /// Bytes that it keeps while it waits.
     pub(super) fn size(&self) -> usize {
         const OVERHEAD: usize = 128;
@@ -307,6 +312,8 @@ pub(super) enum Failure {
     WrongServer(Arc<str>),
     /// This node of a cluster does not have the slot, or not all of it, or not now; it goes on having others. Nothing happened.
     Moved(Arc<str>),
+    /// It happened, but no replica had it in time.
+    Unreplicated,
     /// Refused with this text.
     Refused(Arc<str>),
 }
@@ -315,6 +322,7 @@ impl From<Failure> for BrokerError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::NoScript | Failure::WrongServer(_) | Failure::Moved(_) => Self::Unavailable,
+            Failure::Unreplicated => Self::Unconfirmed,
             Failure::Refused(text) => Self::Refused(text),
         }
     }

@@ -34,6 +34,8 @@ pub struct Stats {
     pub presence_restored: IntCounter,
     /// Ended gateways whose members this one has cleared away.
     pub presence_cleared: IntCounter,
+    /// Messages that no replica had in time, where one is to have them.
+    pub unreplicated: IntCounter,
     /// Rooms and users subscribed to.
     pub subscriptions: IntGauge,
 }
@@ -91,6 +93,10 @@ impl Stats {
                 "ws_presence_cleared_total",
                 "Ended gateways whose members were cleared away.",
             )?,
+            unreplicated: counter(
+                "ws_broker_unreplicated_total",
+                "Messages not acknowledged because no replica had them in time.",
+            )?,
             subscriptions: IntGauge::new("ws_room_subscriptions", "Rooms and users subscribed to.")?,
         })
     }
@@ -109,6 +115,7 @@ impl Stats {
             &self.overflows,
             &self.presence_restored,
             &self.presence_cleared,
+            &self.unreplicated,
         ]
         .into_iter()
         .map(|counter| Box::new(counter.clone()) as Box<dyn Collector>)

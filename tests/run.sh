@@ -69,7 +69,7 @@ run_protocol() {
 
 # Node's own summary is what it closes with. The gateway is built alone: that is all it needs.
 run_client() {
-    part "the JavaScript client: lint, size, units, and against the real gateway"
+    part "the JavaScript client: lint, size, units, the real gateway, Chromium"
     "$HERE/deps.sh" client
     [ -n "${built:-}" ] || cargo build --package wsfleet-gateway --quiet
     (
@@ -77,7 +77,7 @@ run_client() {
         npm ci --silent
         npm run --silent lint
         npm run --silent size
-        WSFLEET_PROGRAMS=${CARGO_TARGET_DIR:-$REPO/target}/debug npm test --silent
+        WSFLEET_PROGRAMS=${CARGO_TARGET_DIR:-$REPO/target}/debug npm run --silent test:all
     )
 }
 

@@ -12,7 +12,8 @@ images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
 tests='redis-server:redis-server prometheus:prometheus nft:nftables ip:iproute2 unshare:util-linux'
 bench='node:nodejs npm:npm strace:strace redis-server:redis-server'
-client='node:nodejs npm:npm redis-server:redis-server'
+client='node:nodejs npm:npm redis-server:redis-server chromium:chromium
+    /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core'
 # asked for only when Python has no venv: Debian keeps its part in a package of its own
 conformance='python3:python3 ensurepip:python3-venv'
 # libFuzzer itself is C++

@@ -10,7 +10,7 @@ import { Client, type Options } from "../../src/index.js";
 import { until } from "./wait.js";
 
 /** The repository, seen from build/test/support. */
-const REPOSITORY = resolve(import.meta.dirname, "../../../../..");
+export const REPOSITORY = resolve(import.meta.dirname, "../../../../..");
 /** `?token=abc` is user `user_abc`, and one address may connect as often as it likes. */
 export const OPEN = [
   "--auth",
@@ -49,7 +49,7 @@ async function freePorts(count: number): Promise<number[]> {
 }
 
 /** Ends a process at once, and awaits that. */
-async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise((done) => child.once("exit", done));
   child.kill("SIGKILL");
@@ -92,8 +92,8 @@ export class Gateway {
   }
 
   /** One on this Redis. */
-  static onRedis(t: TestContext, url: string, id: string): Promise<Gateway> {
-    return Gateway.start(t, [...OPEN, "--broker", url, "--server-id", id]);
+  static onRedis(t: TestContext, url: string, id: string, ports?: Ports): Promise<Gateway> {
+    return Gateway.start(t, [...OPEN, "--broker", url, "--server-id", id], ports);
   }
 
   get http(): string {
@@ -107,6 +107,13 @@ export class Gateway {
   /** Cut off, without a word. */
   kill(): Promise<void> {
     return end(this.#child);
+  }
+
+  /** Asked to stop, as by Kubernetes: it drains first. */
+  async stop(): Promise<void> {
+    const gone = new Promise((done) => this.#child.once("exit", done));
+    this.#child.kill("SIGTERM");
+    await gone;
   }
 
   /** Steers it by its admin API. */

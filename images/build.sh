@@ -53,6 +53,13 @@ name_in_image() {
     esac
 }
 
+# What else is in an image: name and program, and so on.
+more_in_image() {
+    case $1 in
+        redis) echo redis-cli "$(command -v redis-cli)" sh "$(command -v sh)" sleep "$(command -v sleep)" ;;
+    esac
+}
+
 # buildah with a storage of its own; what it makes elsewhere all the same is removed again
 store=
 bud() { buildah --root "$store/root" --runroot "$store/run" --storage-driver vfs "$@"; }
@@ -68,8 +75,9 @@ drop_store() {
 trap drop_store EXIT
 
 build_image() {
-    local name=$1 program key tag rootfs
+    local name=$1 program more key tag rootfs
     program=$(program_of "$name")
+    read -ra more < <(more_in_image "$name") || true
     [ -f "$program" ] || die "there is no program for the image $name: $program"
     key=$(cat "$program" "$REPO/images/$name/Dockerfile" "$REPO/images/rootfs.sh" | sha256sum | cut -c1-16)
     for tag in $(tags "$name"); do
@@ -79,7 +87,7 @@ build_image() {
             store=$(mktemp -d "$OUT/store.XXXXXX")
         fi
         rootfs=$store/$name
-        [ -d "$rootfs" ] || "$REPO/images/rootfs.sh" "$(name_in_image "$name")" "$program" "$rootfs"
+        [ -d "$rootfs" ] || "$REPO/images/rootfs.sh" "$rootfs" "$(name_in_image "$name")" "$program" "${more[@]}"
         # the last stage of the published Dockerfile, with the files laid out above in place of its first stages
         tac "$REPO/images/$name/Dockerfile" | sed '/^FROM scratch$/q' | tac | sed 's#^COPY --from=build / /#COPY . /#' >"$store/Dockerfile"
         bud bud -q --isolation chroot --label "dev.wsfleet.tag=$tag" -f "$store/Dockerfile" -t "wsfleet.test/$name:$tag" "$rootfs" >"$OUT/build.log" 2>&1 &&

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use kube::api::{Patch, PatchParams};
 use rustix::process::{Pid, Signal, kill_process};
@@ -98,23 +98,57 @@ impl Fleet {
         })
     }
 
-    /// Sends SIGKILL to the process in a pod's only container, as the kernel does when memory runs out. Works where the
+    /// Sends SIGKILL to the process in a pod's first container, as the kernel does when memory runs out. Works where the
     /// nodes' processes are this machine's: the local cluster.
     pub fn kill_process_of(&self, pod: &Pod) -> Result<(), Failure> {
-        let name = pod.name_any();
-        let statuses = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.container_statuses.as_deref());
-        let id = statuses
-            .and_then(|statuses| statuses.first()?.container_id.as_deref())
-            .and_then(|id| id.rsplit('/').next())
-            .filter(|id| !id.is_empty())
-            .ok_or_else(|| format!("no container runs in {name}"))?;
-        let pid = pid_in_cgroup(id)?
-            .ok_or_else(|| format!("no process of {name} on this machine: use the local cluster"))?;
-        Ok(kill_process(pid, Signal::KILL)?)
+        let first = container_statuses(pod).first().map(|status| &*status.name);
+        signal_process_of(pod, first.unwrap_or_default(), Signal::KILL)
     }
+
+    /// Stops the process in a pod's container (SIGSTOP) until what is returned is dropped: to others it is as if the network
+    /// swallowed everything. Works in the local cluster only.
+    pub fn stop_process_of(&self, pod: &Pod, container: &str) -> Result<Stopped, Failure> {
+        let pid = process_of(pod, container)?;
+        kill_process(pid, Signal::STOP)?;
+        Ok(Stopped(pid))
+    }
+}
+
+/// A process that stands still; it goes on when this is dropped.
+#[derive(Debug)]
+pub struct Stopped(Pid);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // fails when it has been killed meanwhile
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
+fn container_statuses(pod: &Pod) -> &[ContainerStatus] {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref());
+    statuses.unwrap_or_default()
+}
+
+fn signal_process_of(pod: &Pod, container: &str, signal: Signal) -> Result<(), Failure> {
+    Ok(kill_process(process_of(pod, container)?, signal)?)
+}
+
+/// The process in a pod's container, among those of this machine.
+fn process_of(pod: &Pod, container: &str) -> Result<Pid, Failure> {
+    let name = pod.name_any();
+    let id = container_statuses(pod)
+        .iter()
+        .find(|status| status.name == container)
+        .and_then(|status| status.container_id.as_deref())
+        .and_then(|id| id.rsplit('/').next())
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| format!("no container {container} runs in {name}"))?;
+    let pid = pid_in_cgroup(id)?;
+    Ok(pid.ok_or_else(|| format!("no process of {name} on this machine: use the local cluster"))?)
 }
 
 /// A process whose control group has this name, in either version of the hierarchy.

@@ -38,11 +38,12 @@ pub struct MemoryBroker {}
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.redis.url and broker.redis.secretRef"))]
 pub struct RedisBroker {
-    /// Address of Redis, for example `redis://redis:6379/0`, or `rediss://` with TLS. Use secretRef instead when the
-    /// address holds a password. Changing it rolls the fleet.
+    /// Address of Redis, for example `redis://redis:6379/0`, or `rediss://` with TLS; of its Sentinels and the name they
+    /// know it by, `redis-sentinel://one:26379,two:26379/chat`; of some nodes of a cluster, `redis-cluster://one:6379,two:6379`.
+    /// Use secretRef instead when the address holds a password. Changing it rolls the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = ("self.matches('^rediss?://[^/ ]')", "write the address as redis://host:port or rediss://host:port, for example redis://redis:6379"))]
+    #[x_kube(validation = ("self.matches('^(rediss?|redis-sentinel|redis-cluster)://[^/ ]')", "write the address as redis://host:port, rediss://host:port, redis-sentinel://host:port,host:port/name or redis-cluster://host:port,host:port, for example redis://redis:6379"))]
     pub url: Option<String>,
     /// Secret key that holds the address, password included. A changed Secret is read by pods made after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -48,4 +48,18 @@ pub struct RedisBroker {
     /// Secret key that holds the address, password included. A changed Secret is read by pods made after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
+    /// When a message is acknowledged: Primary when Redis has it, Replicated when one of its replicas has it, too, so that a
+    /// failover takes back nothing that was acknowledged (with `appendfsync always`). Gateway default: Primary. Changing it
+    /// rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+}
+
+/// When a message is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Durability {
+    /// When Redis has it.
+    Primary,
+    /// When a replica has it, too.
+    Replicated,
 }

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{
-    API_PORT, AuthSpec, BrokerSpec, GatewaySpec, HistoryRule, RoomsClaim, SlowConsumerPolicy,
+    API_PORT, AuthSpec, BrokerSpec, Durability, GatewaySpec, HistoryRule, RoomsClaim, SlowConsumerPolicy,
     SlowConsumerRule, WebSocketCluster,
 };
 
@@ -99,6 +99,7 @@ fn environment(cluster: &WebSocketCluster) -> Vec<Value> {
         ),
         broker(&cluster.spec.broker),
     ];
+    environment.extend(durability(&cluster.spec.broker));
     environment.extend(auth(&cluster.spec.auth));
     environment.extend(admission(gateway));
     if cluster.spec.tls.is_some() {
@@ -118,6 +119,15 @@ fn broker(broker: &BrokerSpec) -> Value {
         "WSFLEET_BROKER",
         redis.and_then(|redis| redis.url.as_deref()).unwrap_or("memory"),
     )
+}
+
+fn durability(broker: &BrokerSpec) -> impl Iterator<Item = Value> {
+    let chosen = broker.redis.as_ref().and_then(|redis| redis.durability);
+    let chosen = chosen.map(|durability| match durability {
+        Durability::Primary => "primary".to_owned(),
+        Durability::Replicated => "replicated".to_owned(),
+    });
+    given([("WSFLEET_DURABILITY", chosen)])
 }
 
 fn auth(auth: &AuthSpec) -> Vec<Value> {
@@ -332,6 +342,14 @@ mod tests {
         );
         let direct = ("WSFLEET_DIRECT_HISTORY".to_owned(), "50/300".to_owned());
         assert!(environment_of(spec).contains(&direct));
+    }
+
+    #[test]
+    fn when_messages_are_acknowledged_reaches_the_gateway() {
+        let redis = json!({"url": "redis://redis:6379", "durability": "Replicated"});
+        let spec = json!({"auth": {"anonymous": {}}, "broker": {"redis": redis}});
+        let replicated = ("WSFLEET_DURABILITY".to_owned(), "replicated".to_owned());
+        assert!(environment_of(spec).contains(&replicated));
     }
 
     #[test]

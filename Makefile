@@ -31,7 +31,11 @@ demo: ## from nothing to a fleet under load: it grows, is rolled out, shrinks; a
 
 ##@ Checks
 CARGO ?= cargo
+<<<<<<< HEAD
 .PHONY: test lint fmt generate check-generated test-unit test-protocol client fuzz chaos soak conformance test-cluster deps
+=======
+.PHONY: test lint fmt generate check-generated test-unit test-protocol test-api client fuzz conformance test-cluster deps
+>>>>>>> 609809d (Serve the server API by its OpenAPI document: broadcast, batch, Idempotency-Key, history, rooms, connections)
 test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
 	@tests/run.sh
 lint: deps ## formatting, clippy, dependencies, generated files, the chart
@@ -53,6 +57,8 @@ test-unit: ## units and property tests
 	@tests/run.sh unit
 test-protocol: ## the gateway on real sockets, with both brokers (real redis-server)
 	@tests/run.sh protocol
+test-api: ## the server API of a running gateway against its document, docs/openapi.yaml (schemathesis)
+	@tests/run.sh api
 client: ## the JavaScript client: units, the real gateway, lint, size (clients/js)
 	@tests/run.sh client
 fuzz: ## what reads bytes of strangers, by libFuzzer (FUZZ_SECONDS=600 for each target, FUZZ_TARGET=x for one)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: everything, in the order in which a mistake is found soonest; each runner's own closing lines are shown.
-#   usage: run.sh [lint] [unit] [protocol] [client] [fuzz] [conformance] [cluster]      (default: all)
+#   usage: run.sh [lint] [unit] [protocol] [api] [client] [fuzz] [conformance] [cluster]      (default: all)
 # A cluster that was up before stays up; one that this script started is removed again.
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -65,6 +65,12 @@ run_protocol() {
     suite 2 "${protocol[@]}"
     part "the benchmarks, with small numbers: every server delivers everything"
     BENCH_QUICK=yes tests/bench/bench.sh >/dev/null
+}
+
+run_api() {
+    part "the server API against its document"
+    build
+    "$REPO/tests/api/run.sh"
 }
 
 # Node's own summary is what it closes with. The gateway is built alone: that is all it needs.
@@ -140,11 +146,11 @@ run_cluster() {
     return $failed
 }
 
-[ $# -gt 0 ] || set -- lint unit protocol client fuzz conformance cluster
+[ $# -gt 0 ] || set -- lint unit protocol api client fuzz conformance cluster
 for name in "$@"; do
     case $name in
-        lint | unit | protocol | client | fuzz | conformance | cluster) "run_$name" ;;
-        *) die "unknown part $name" "parts: lint unit protocol client fuzz conformance cluster" ;;
+        lint | unit | protocol | api | client | fuzz | conformance | cluster) "run_$name" ;;
+        *) die "unknown part $name" "parts: lint unit protocol api client fuzz conformance cluster" ;;
     esac
 done
 step "all of it passed: $*"

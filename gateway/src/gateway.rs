@@ -130,6 +130,14 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// What this gateway knows of is all there is, or is one gateway's part.
+    pub fn own_scope(&self) -> &'static str {
+        match self.settings.broker {
+            BrokerChoice::Memory => "fleet",
+            BrokerChoice::Redis(_) => "gateway",
+        }
+    }
+
     /// Whether a client can resume on another gateway: what is kept in memory ends with this process.
     pub fn resumes_elsewhere(&self) -> bool {
         self.settings.broker != BrokerChoice::Memory && !self.env.resume_window.is_zero()

@@ -10,7 +10,7 @@ use prometheus::IntCounter;
 use serde_json::value::RawValue;
 use wsfleet_gateway::broker::redis::{PresenceSettings, RedisBroker, RedisConfig, Stats, Timing};
 use wsfleet_gateway::broker::{
-    Accepted, Attendance, Attendee, Broker, BrokerError, Crowded, Delivery, Event, Health, Position, Publish,
+    Accepted, Attendance, Attendee, Broker, BrokerError, Crowded, Delivery, Event, Health, MsgId, Position, Publish,
     Roll, Sink, StreamKey,
 };
 use wsfleet_gateway::config::Histories;
@@ -232,7 +232,7 @@ impl Node {
         self.broker.publish(vec![Publish {
             stream: stream.clone(),
             event,
-            msg_id: msg_id.map(Into::into),
+            msg_id: msg_id.map(|id| MsgId::User(id.into())),
             reply: Some(reply),
         }]);
         Ok(soon("the outcome of a publish", outcome).await??)

@@ -41,6 +41,7 @@ pub struct Ask<'a> {
     method: Method,
     path: &'a str,
     bearer: Option<&'a str>,
+    header: Option<(&'static str, &'a str)>,
     body: Option<String>,
 }
 
@@ -51,6 +52,7 @@ impl<'a> Ask<'a> {
             method: Method::GET,
             path,
             bearer: None,
+            header: None,
             body: None,
         }
     }
@@ -61,6 +63,7 @@ impl<'a> Ask<'a> {
             method,
             path,
             bearer: None,
+            header: None,
             body: Some(serde_json::to_string(body)?),
         })
     }
@@ -69,6 +72,13 @@ impl<'a> Ask<'a> {
     #[must_use]
     pub const fn bearer(mut self, token: &'a str) -> Self {
         self.bearer = Some(token);
+        self
+    }
+
+    /// With this header in place of the one that was given before, or of the `Content-Type`.
+    #[must_use]
+    pub const fn header(mut self, name: &'static str, value: &'a str) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -91,7 +101,10 @@ impl<'a> Ask<'a> {
         if let Some(token) = self.bearer {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        if self.body.is_some() {
+        if let Some((name, value)) = self.header {
+            request = request.header(name, value);
+        }
+        if self.body.is_some() && self.header.is_none_or(|(name, _)| name != "content-type") {
             request = request.header("content-type", "application/json");
         }
         let body = Full::new(Bytes::from(self.body.unwrap_or_default()));

@@ -11,6 +11,7 @@
 //! travel on the same channel without an offset.
 
 pub mod memory;
+mod msg_id;
 mod presence;
 pub mod redis;
 
@@ -23,6 +24,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use msg_id::MsgId;
 pub use presence::{Attendance, Attendee, Roll};
 
 /// A room, or a user's personal stream. Ordered and hashable: the key of subscriptions.
@@ -165,7 +167,7 @@ pub struct Publish {
     pub event: Event,
     /// The sender's own name for the message: of those with one name only the first is accepted, for [`MSG_ID_TTL`].
     /// Not heeded in ephemeral rooms.
-    pub msg_id: Option<Box<str>>,
+    pub msg_id: Option<MsgId>,
     /// Called exactly once, from any thread, when the outcome is known; must not block.
     pub reply: Option<Reply>,
 }
@@ -265,6 +267,11 @@ pub trait Sink: Send + Sync + 'static {
     /// what the broker must await before it delivers more.
     fn deliver(&self, batch: Vec<Delivery>) -> Option<Crowded>;
 
+    /// Which gateway it is, for others who look for a user: what makes its connections unique, a space, its name.
+    fn gateway(&self) -> String {
+        String::new()
+    }
+
     /// Calls `visit` with user and number of each connection of one part of those that count against their users' limit:
     /// they are subscribed to the user's personal stream. False when there is no such part; the first is 0. None of
     /// them leaves during its call, which must be quick and not come back here.
@@ -316,6 +323,17 @@ pub enum Seat {
     Full,
     /// The fleet's count is not known now.
     Unknown,
+}
+
+/// One connection of a user in the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Its gateway's name.
+    pub server_id: Arc<str>,
+    /// What makes connections of that gateway unique in the fleet.
+    pub instance: Arc<str>,
+    /// Its number there.
+    pub connection: u64,
 }
 
 /// How well the broker can be relied on.
@@ -382,6 +400,13 @@ pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// `None`: this broker knows one gateway only, whose rooms know it.
     fn attendance(&self, roll: Roll) -> Option<BoxFuture<'static, Result<Attendance, BrokerError>>> {
         let _ = roll;
+        None
+    }
+
+    /// Where in the whole fleet a user's connections are that are counted, or were until a moment ago.
+    /// `None`: this broker knows one gateway only.
+    fn whereabouts(&self, user: &str) -> Option<BoxFuture<'static, Result<Vec<Whereabouts>, BrokerError>>> {
+        let _ = user;
         None
     }
 

@@ -119,6 +119,11 @@ impl Room {
         self.state.lock().presence
     }
 
+    /// The members, as they are now.
+    pub(super) fn members(&self) -> Vec<Arc<Conn>> {
+        self.state.lock().members.as_slice().to_vec()
+    }
+
     /// Members and number of users, none of whom leaves meanwhile.
     pub(super) fn with_members<R>(&self, read: impl FnOnce(&Members, usize) -> R) -> R {
         let state = self.state.lock();

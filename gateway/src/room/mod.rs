@@ -8,6 +8,7 @@ mod absent;
 mod batch;
 mod fanout;
 mod held;
+mod listing;
 mod local;
 mod members;
 mod outcome;
@@ -258,6 +259,10 @@ impl Sink for Rooms {
             crowded.extend(room.crowded());
         }
         (!crowded.is_empty()).then(|| join_all(crowded).map(drop).boxed())
+    }
+
+    fn gateway(&self) -> String {
+        format!("{} {}", self.env.instance, self.env.server_id)
     }
 
     fn each_device(&self, part: usize, visit: &mut dyn FnMut(&str, u64)) -> bool {

@@ -9,7 +9,7 @@ use super::sweep::pong_latency;
 use super::{Conn, Session, Step, end_of};
 use crate::admission::moment;
 use crate::auth::{AuthError, Grants};
-use crate::broker::{Accepted, BrokerError, Event, Publish, Reply, StreamKey};
+use crate::broker::{Accepted, BrokerError, Event, MsgId, Publish, Reply, StreamKey};
 use crate::clock::Clock;
 use crate::limits::Verdict;
 use crate::protocol::{
@@ -316,7 +316,7 @@ impl Session {
         turn.publish.push(Publish {
             stream,
             event,
-            msg_id: msg_id.map(|id| id.said().into()),
+            msg_id: msg_id.map(|id| MsgId::User(id.said().into())),
             reply: Some(reply),
         });
     }

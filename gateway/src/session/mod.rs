@@ -46,6 +46,7 @@ use resume::Wanted;
 pub use closing::CLOSE_TIMEOUT;
 pub use conn::Conn;
 pub(crate) use lossy::{Lossy, Origin};
+pub(crate) use resume::entry;
 
 pub use env::{Closed, ConnId, Env};
 pub use registry::{Connections, Place};

@@ -160,7 +160,8 @@ fn tell_history(conn: &Arc<Conn>, room: &str, page: &Result<Page, BrokerError>, 
     conn.send(&conn.format.frame(&message), 1, conn.env.clock.tick());
 }
 
-fn entry(kept: &Kept) -> Option<Entry<'_>> {
+/// A room's message that was kept, in the form in which it is told.
+pub(crate) fn entry(kept: &Kept) -> Option<Entry<'_>> {
     match &*kept.event {
         Event::RoomMessage {
             user_id,

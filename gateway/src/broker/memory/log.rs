@@ -55,8 +55,7 @@ impl Drop for Log {
 }
 
 /// A `msgId` and whose it is, as one text.
-pub(super) fn name(event: &Event, msg_id: &str) -> Arc<str> {
-    let sender = event.user();
+pub(super) fn name((sender, msg_id): (&str, &str)) -> Arc<str> {
     format!("{}:{sender}:{msg_id}", sender.len()).into()
 }
 
@@ -254,7 +253,7 @@ mod tests {
     fn a_msg_id_is_known_for_its_time() {
         let now = Instant::now();
         let mut log = log(0, 8, now);
-        let (ann, bob) = (name(&event(1), "1"), Arc::<str>::from("3:bob:1"));
+        let (ann, bob) = (name(("u", "1")), Arc::<str>::from("3:bob:1"));
         log.remember(Arc::clone(&ann), 1, now);
         log.remember(Arc::clone(&bob), 2, now + Duration::from_secs(1));
         assert_eq!(log.find(&ann, now), Some(1));

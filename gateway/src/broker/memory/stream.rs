@@ -89,7 +89,7 @@ impl Stream {
             reply,
         } = publish;
         let ephemeral = self.retention == Retention::Ephemeral;
-        let msg_id = msg_id.filter(|_| !ephemeral).map(|id| name(&event, &id));
+        let msg_id = msg_id.filter(|_| !ephemeral).map(|id| name(id.parts(&event)));
         let outcome = {
             let mut state = self.state.lock();
             if let Some(first) = state.known(msg_id.as_deref(), now) {

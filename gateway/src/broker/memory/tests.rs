@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::broker::{Accepted, Crowded, Event, Span};
+use crate::broker::{Accepted, Crowded, Event, MsgId, Span};
 
 #[derive(Default)]
 struct Recorder(Mutex<BTreeMap<StreamKey, Vec<u64>>>);
@@ -158,32 +158,47 @@ fn a_room_keeps_what_its_rule_says() {
 fn of_messages_with_one_msg_id_of_a_sender_the_first_is_accepted() {
     let (broker, sink) = broker(&[]);
     let outcomes = Arc::<Mutex<Vec<Accepted>>>::default();
-    let publish = |id: &str, user: &str| {
+    let publish = |id: MsgId, user: &str| {
         let outcomes = Arc::clone(&outcomes);
         let mut publish = message(room("a"));
         if let Event::RoomMessage { user_id, .. } = &mut publish.event {
             *user_id = user.into();
         }
-        publish.msg_id = Some(id.into());
+        publish.msg_id = Some(id);
         publish.reply = Some(Box::new(move |outcome| outcomes.lock().push(outcome.unwrap())));
         broker.publish(vec![publish]);
     };
-    for (id, user) in [
-        ("1", "ann"),
-        ("1", "ann"),
-        ("2", "ann"),
-        ("1", "bob"),
-        ("1", "ann"),
+    let user = |id: &str| MsgId::User(id.into());
+    for (id, from) in [
+        (user("1"), "ann"),
+        (user("1"), "ann"),
+        (user("2"), "ann"),
+        (user("1"), "bob"),
+        (user("1"), "ann"),
+        // a back end's own, in whose name ever it speaks
+        (MsgId::BackEnd("1".into()), "ann"),
+        (MsgId::BackEnd("1".into()), "bob"),
     ] {
-        publish(id, user);
+        publish(id, from);
     }
     let told: Vec<_> = outcomes
         .lock()
         .iter()
         .map(|a| (a.position.offset, a.duplicate))
         .collect();
-    assert_eq!(told, [(1, false), (1, true), (2, false), (3, false), (1, true)]);
-    assert_eq!(sink.0.lock()[&room("a")], [1, 2, 3]);
+    assert_eq!(
+        told,
+        [
+            (1, false),
+            (1, true),
+            (2, false),
+            (3, false),
+            (1, true),
+            (4, false),
+            (4, true)
+        ]
+    );
+    assert_eq!(sink.0.lock()[&room("a")], [1, 2, 3, 4]);
 }
 
 #[test]

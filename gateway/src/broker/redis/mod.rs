@@ -46,7 +46,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     Attendance, Attendee, Broker, BrokerError, Health, Page, Position, Publish, Reading, Roll, Seat, Sink,
-    StreamKey, encode,
+    StreamKey, Whereabouts, encode,
 };
 use crate::config::{Histories, Retention};
 use cluster::Watcher;
@@ -156,7 +156,8 @@ impl RedisBroker {
             (_, id) => {
                 let id = id
                     .as_ref()
-                    .map(|id| (Arc::clone(publish.event.user()), id.clone()));
+                    .map(|id| id.parts(&publish.event))
+                    .map(|(sender, id)| (sender.into(), id.into()));
                 let append = Append {
                     stream: name,
                     event,
@@ -288,6 +289,11 @@ impl Broker for RedisBroker {
     fn attendance(&self, roll: Roll) -> Option<BoxFuture<'static, Result<Attendance, BrokerError>>> {
         let presence = Arc::clone(&self.presence);
         Some(async move { presence.attendance(roll).await }.boxed())
+    }
+
+    fn whereabouts(&self, user: &str) -> Option<BoxFuture<'static, Result<Vec<Whereabouts>, BrokerError>>> {
+        let (seats, user) = (Arc::clone(&self.seats), user.to_owned());
+        Some(async move { seats.list(&user).await }.boxed())
     }
 
     fn health(&self) -> Health {

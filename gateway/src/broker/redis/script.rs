@@ -61,7 +61,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 ";
 
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 19] = [
     PUBLISH,
     POSITION,
     RENEW,
@@ -80,6 +80,7 @@ const SOURCES: [&str; 18] = [
     scripts::END,
     scripts::SWEEP,
     scripts::ROOMS,
+    seat::LIST,
 ];
 
 /// The scripts, in the order of [`SOURCES`].
@@ -103,6 +104,7 @@ pub(super) enum Script {
     End,
     Sweep,
     Rooms,
+    ListSeats,
 }
 
 /// How messages reach subscribers.

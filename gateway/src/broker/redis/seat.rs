@@ -47,6 +47,10 @@ end
 return 1
 ";
 
+/// The user's connections: their fields, one a line.
+/// `KEYS[1]` seats.
+pub(super) const LIST: &str = r"return table.concat(redis.call('HKEYS', KEYS[1]), '\n')";
+
 /// One thing asked about a user's connections, or about a lease.
 #[derive(Clone, Debug)]
 pub(super) enum SeatRequest {
@@ -60,11 +64,13 @@ pub(super) enum SeatRequest {
     Give { seats: Arc<[u8]>, field: Arc<str> },
     /// None under this lease.
     Clear { seats: Arc<[u8]>, lease: Arc<str> },
-    /// A new lease.
-    BeginLease { key: Arc<[u8]> },
+    /// All of them.
+    List { seats: Arc<[u8]> },
+    /// A new lease of this gateway.
+    BeginLease { key: Arc<[u8]>, gateway: Arc<str> },
     /// The lease for longer; answered with nothing when it has run out.
-    RenewLease { key: Arc<[u8]> },
-    /// The lease; answered with nothing when it has run out.
+    RenewLease { key: Arc<[u8]>, gateway: Arc<str> },
+    /// Whose lease it is; answered with nothing when it has run out.
     ReadLease { key: Arc<[u8]> },
     /// The lease no more.
     EndLease { key: Arc<[u8]> },
@@ -76,19 +82,22 @@ impl SeatRequest {
         match self {
             Self::Take { seats, field, .. } | Self::Give { seats, field } => seats.len() + field.len(),
             Self::Clear { seats, lease } => seats.len() + lease.len(),
-            Self::BeginLease { key }
-            | Self::RenewLease { key }
-            | Self::ReadLease { key }
-            | Self::EndLease { key } => key.len(),
+            Self::BeginLease { key, gateway } | Self::RenewLease { key, gateway } => {
+                key.len() + gateway.len()
+            }
+            Self::List { seats: key } | Self::ReadLease { key } | Self::EndLease { key } => key.len(),
         }
     }
 
     /// The key that it is about.
     pub(super) fn name(&self) -> &[u8] {
         match self {
-            Self::Take { seats, .. } | Self::Give { seats, .. } | Self::Clear { seats, .. } => seats,
-            Self::BeginLease { key }
-            | Self::RenewLease { key }
+            Self::Take { seats, .. }
+            | Self::Give { seats, .. }
+            | Self::Clear { seats, .. }
+            | Self::List { seats } => seats,
+            Self::BeginLease { key, .. }
+            | Self::RenewLease { key, .. }
             | Self::ReadLease { key }
             | Self::EndLease { key } => key,
         }
@@ -105,16 +114,17 @@ impl SeatRequest {
                 .take(),
             Self::Give { seats, field } => redis::cmd("HDEL").arg(&seats[..]).arg(&**field).take(),
             Self::Clear { seats, lease } => scripts.run(Script::ClearSeats, seats).arg(&**lease).take(),
-            Self::BeginLease { key } => set(key).take(),
-            Self::RenewLease { key } => set(key).arg("XX").take(),
+            Self::List { seats } => scripts.run(Script::ListSeats, seats),
+            Self::BeginLease { key, gateway } => set(key, gateway).take(),
+            Self::RenewLease { key, gateway } => set(key, gateway).arg("XX").take(),
             Self::ReadLease { key } => redis::cmd("GET").arg(&key[..]).take(),
             Self::EndLease { key } => redis::cmd("DEL").arg(&key[..]).take(),
         }
     }
 }
 
-fn set(key: &[u8]) -> Cmd {
+fn set(key: &[u8], gateway: &str) -> Cmd {
     let mut cmd = redis::cmd("SET");
-    cmd.arg(key).arg(1).arg("EX").arg(LEASE.as_secs());
+    cmd.arg(key).arg(gateway).arg("EX").arg(LEASE.as_secs());
     cmd
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::super::{BrokerError, Seat, Sink};
+use super::super::{BrokerError, Seat, Sink, Whereabouts};
 use super::naming;
 use super::queue::{Item, OnAnswer};
 use super::script::{Answer, Request};
@@ -182,8 +182,10 @@ impl Seats {
         let number = self.lease.lock().number + 1;
         let name = format!("{}.{number}", self.instance);
         let key = naming::lease(self.database, &name);
+        let gateway: Arc<str> = self.sink.gateway().into();
         let begin = SeatRequest::BeginLease {
             key: Arc::clone(&key),
+            gateway: Arc::clone(&gateway),
         };
         self.ask(begin).await?;
         // not before it is there: what is under a lease that is not there may be removed by anybody
@@ -199,6 +201,7 @@ impl Seats {
             sleep(RENEWAL).await;
             let renew = SeatRequest::RenewLease {
                 key: Arc::clone(&key),
+                gateway: Arc::clone(&gateway),
             };
             if self.ask(renew).await? == Answer::Nothing {
                 return Ok(());
@@ -247,6 +250,35 @@ impl Seats {
         });
         let read: Result<Vec<Option<_>>, BrokerError> = join_all(read).await.into_iter().collect();
         Ok(read?.into_iter().flatten().collect())
+    }
+
+    /// Where a user's connections are: those under leases that have not run out.
+    pub(super) async fn list(&self, user: &str) -> Result<Vec<Whereabouts>, BrokerError> {
+        let seats = naming::seats(self.database, user);
+        let Answer::Text(fields) = self.ask(SeatRequest::List { seats }).await? else {
+            return Err(BrokerError::Refused("an answer without connections".into()));
+        };
+        let fields: Vec<_> = fields.lines().filter_map(|field| field.split_once(' ')).collect();
+        let mut leases: Vec<_> = fields.iter().map(|(lease, _)| *lease).collect();
+        leases.sort_unstable();
+        leases.dedup();
+        let read = leases.iter().map(|lease| {
+            let key = naming::lease(self.database, lease);
+            self.ask(SeatRequest::ReadLease { key })
+        });
+        let owners: Vec<_> = join_all(read).await.into_iter().collect::<Result<_, _>>()?;
+        let found = fields.into_iter().filter_map(|(lease, connection)| {
+            let Answer::Text(owner) = &owners[leases.binary_search(&lease).ok()?] else {
+                return None;
+            };
+            let (instance, server_id) = owner.split_once(' ')?;
+            Some(Whereabouts {
+                server_id: server_id.into(),
+                instance: instance.into(),
+                connection: u64::from_str_radix(connection, 16).ok()?,
+            })
+        });
+        Ok(found.collect())
     }
 
     async fn ask(&self, request: SeatRequest) -> Result<Answer, BrokerError> {

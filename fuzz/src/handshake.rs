@@ -114,9 +114,10 @@ fn answer(gateways: &Gateways, gateway: &Arc<Gateway>, bytes: &[u8]) -> (Vec<u8>
     let service = service_fn(|request: Request<Incoming>| {
         let (parts, _) = request.into_parts();
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let Answer::Now((mut response, accepted)) = handshake::accept(gateway, peer, &parts) else {
+        let Answer::Now(answered) = handshake::accept(gateway, peer, &parts) else {
             panic!("there are no keys to wait for");
         };
+        let (mut response, accepted) = *answered;
         if accepted.is_none() {
             let close = http::HeaderValue::from_static("close");
             response.headers_mut().insert(http::header::CONNECTION, close);

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use crate::admission::Admission;
-use crate::auth::{Authenticator, Jwks};
+use crate::auth::{AuthError, Authenticator, Identity, Jwks};
 use crate::broker::redis::{self, PresenceSettings, RedisBroker, RedisConfig};
 use crate::broker::{Broker, memory::MemoryBroker};
 use crate::clock::Clock;
 use crate::config::{AuthSettings, BrokerChoice, JwtSettings, Limits, Settings};
 use crate::drain::Drain;
+use crate::fleet::{Revocations, Tokens};
 use crate::limits::InboundRates;
 use crate::metrics::Metrics;
 use crate::protocol::WelcomeLimits;
 use crate::room::{Absent, Rooms};
-use crate::session::{Census, Connections, Env};
+use crate::session::{Census, Connections, Env, Place};
 use crate::tls::{self, Tls};
 
 /// A gateway, ready to accept.
@@ -27,6 +28,10 @@ pub struct Gateway {
     pub connections: Connections,
     /// What the last sweep counted.
     pub census: Census,
+    /// Which of them came with which token.
+    pub tokens: Tokens,
+    /// Which tokens are not accepted any more.
+    pub revocations: Revocations,
     /// Rooms with members here.
     pub rooms: Arc<Rooms>,
     /// Who carries the messages.
@@ -112,9 +117,16 @@ impl Gateway {
         if let Some(tls) = &tls {
             env.metrics.register(tls.collectors())?;
         }
+        let revocations = Revocations::default();
+        if settings.broker == BrokerChoice::Memory {
+            // nothing was kept
+            revocations.set_loaded();
+        }
         Ok(Arc::new(Self {
             tls,
             connections: Connections::default(),
+            tokens: Tokens::default(),
+            revocations,
             census: Census::default(),
             rooms,
             authenticator: Authenticator::new(&settings.auth, jwks),
@@ -130,6 +142,24 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Who comes in, unless the token is revoked. The connection is in the table already, so that whichever comes later,
+    /// this or a revocation, sees the other.
+    pub(crate) fn let_in(&self, who: Identity, place: Place) -> Result<Identity, AuthError> {
+        if let Some(token) = who.token_id.as_deref() {
+            self.tokens.insert(token, place, &self.connections);
+        }
+        self.revocations.check(&who, Clock::unix_seconds())?;
+        Ok(who)
+    }
+
+    /// Who goes on with another token, unless that is revoked.
+    pub(crate) fn let_go_on(&self, who: Identity, place: Place) -> Result<Identity, AuthError> {
+        self.revocations.check(&who, Clock::unix_seconds())?;
+        self.tokens
+            .replace(who.token_id.as_deref(), place, &self.connections);
+        Ok(who)
+    }
+
     /// What this gateway knows of is all there is, or is one gateway's part.
     pub fn own_scope(&self) -> &'static str {
         match self.settings.broker {

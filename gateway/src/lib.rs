@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod descriptors;
 pub mod drain;
+pub mod fleet;
 pub mod gateway;
 pub mod handshake;
 pub mod limits;

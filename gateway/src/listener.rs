@@ -265,7 +265,7 @@ impl Service<Request<Incoming>> for Endpoint {
             return Either::Left(ready(Ok(last(Self::elsewhere(&parts)))));
         }
         match handshake::accept(&self.gateway, self.peer.ip(), &parts) {
-            Answer::Now(answered) => Either::Left(ready(Ok(keep(answered, &self.accepted)))),
+            Answer::Now(answered) => Either::Left(ready(Ok(keep(*answered, &self.accepted)))),
             Answer::Later(answered) => {
                 let place = Arc::clone(&self.accepted);
                 Either::Right(Box::pin(async move { Ok(keep(answered.await, &place)) }))

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Fetcher, Jwks};
 use crate::config::{AuthSettings, Settings};
+use crate::fleet;
 use crate::gateway::{Gateway, GatewayError};
 use crate::shutdown::ShutdownSignal;
 use crate::{admin, api, descriptors, drain, listener, session};
@@ -114,6 +115,8 @@ pub async fn run(
             tls.run().await;
         }
     });
+    let ordered = Arc::clone(&gateway);
+    tasks.spawn(async move { fleet::run(&ordered).await });
     let draining = Arc::clone(&gateway);
     tasks.spawn(async move { drain::run(&draining).await });
 

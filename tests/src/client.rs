@@ -292,7 +292,8 @@ impl Client {
         Vec::from_iter::<VecDeque<Value>>(wanted)
     }
 
-    fn state(&self, kind: &str) -> String {
+    /// What became of it, for messages of errors.
+    pub fn state(&self, kind: &str) -> String {
         let kept: Vec<String> = self.kept.iter().take(8).map(Value::to_string).collect();
         format!(
             "while `{kind}` was expected; closed {:?}; kept {}: {kept:?}",

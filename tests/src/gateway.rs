@@ -203,7 +203,13 @@ impl Fleet {
             .map(|number| {
                 let id = format!("g{number}");
                 let own = ["--server-id", &id, "--broker", broker];
-                let all = [&OPEN[..], &own, flags].concat();
+                // what says itself who clients are
+                let open = if flags.contains(&"--auth") {
+                    &OPEN[2..]
+                } else {
+                    &OPEN[..]
+                };
+                let all = [open, &own, flags].concat();
                 Gateway::start(&all)
             })
             .collect::<Result<_>>()?;

@@ -51,9 +51,9 @@ async fn a_gateway_starts_without_redis_says_so_and_serves_when_it_comes() -> Re
     ann.say("lobby", json!("hello")).await?;
     assert_eq!(bob.expect("room_message").await?["payload"], "hello");
     assert!(fleet.gateway(0).metric("ws_broker_up", &[]).await? > 0.5);
-    // the lobby and the user's own stream
+    // the lobby and the user's own stream, and two of the fleet's
     until_async("subscriptions are told", || async {
-        Ok((fleet.gateway(0).metric("ws_room_subscriptions", &[]).await? - 2.0).abs() < 0.5)
+        Ok((fleet.gateway(0).metric("ws_room_subscriptions", &[]).await? - 4.0).abs() < 0.5)
     })
     .await?;
     assert!(

@@ -88,6 +88,8 @@ async fn drain(State(gateway): State<Arc<Gateway>>, body: Bytes) -> Response {
 async fn ready(State(gateway): State<Arc<Gateway>>) -> (StatusCode, &'static str) {
     if !gateway.contact.made(&*gateway.broker) {
         (StatusCode::SERVICE_UNAVAILABLE, "broker unreachable\n")
+    } else if !gateway.revocations.is_loaded() {
+        (StatusCode::SERVICE_UNAVAILABLE, "revocations not read yet\n")
     } else if gateway.broker.health().degraded {
         (StatusCode::OK, "broker_degraded\n")
     } else {

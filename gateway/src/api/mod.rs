@@ -5,6 +5,7 @@
 //! harmless ([`key`]). What is refused is a problem (RFC 9457, [`refusal`]).
 
 mod connections;
+mod disconnect;
 mod extract;
 mod history;
 mod key;
@@ -33,7 +34,7 @@ const MOST: usize = 1_000;
 const LARGE_BODY: usize = 4 << 20;
 
 /// Every path, and who serves it; `body_limit` is that of one message.
-fn routes(body_limit: usize) -> [(&'static str, MethodRouter<Arc<Gateway>>); 8] {
+fn routes(body_limit: usize) -> [(&'static str, MethodRouter<Arc<Gateway>>); 10] {
     let one = || DefaultBodyLimit::max(body_limit);
     let many = || DefaultBodyLimit::max(body_limit.max(LARGE_BODY));
     [
@@ -41,6 +42,8 @@ fn routes(body_limit: usize) -> [(&'static str, MethodRouter<Arc<Gateway>>); 8] 
         ("/api/v1/direct", post(publish::direct).layer(one())),
         ("/api/v1/broadcast", post(several::broadcast).layer(many())),
         ("/api/v1/batch", post(several::batch).layer(many())),
+        ("/api/v1/disconnect", post(disconnect::disconnect).layer(one())),
+        ("/api/v1/revoke", post(disconnect::revoke).layer(one())),
         ("/api/v1/rooms", get(rooms::list)),
         ("/api/v1/rooms/{room}/history", get(history::history)),
         ("/api/v1/users/{user}/connections", get(connections::connections)),

@@ -20,6 +20,8 @@ pub(super) enum Refusal {
     Invalid(String),
     /// The broker did not take it, or not for sure.
     Broker(BrokerError),
+    /// The fleet could not be told; so many connections were closed here.
+    HereOnly(BrokerError, usize),
     /// Some of many messages were not accepted: what became of each.
     Partly(BrokerError, Vec<Value>),
 }
@@ -56,6 +58,12 @@ impl IntoResponse for Refusal {
             ),
             Self::Invalid(detail) => problem(StatusCode::UNPROCESSABLE_ENTITY, detail),
             Self::Broker(error) => problem(status_of(&error), error.to_string()),
+            Self::HereOnly(error, closed) => problem(
+                status_of(&error),
+                format!(
+                    "done here, {closed} connections were closed; but the other gateways may not know: {error}"
+                ),
+            ),
             Self::Partly(error, results) => partly(&error, &results),
         }
     }

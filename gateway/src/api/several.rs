@@ -140,7 +140,7 @@ async fn all(gateway: &Gateway, messages: Vec<(Addressed, Option<MsgId>)>) -> Se
 fn result(stream: &StreamKey, outcome: Result<Accepted, BrokerError>) -> Value {
     let (kind, name) = match stream {
         StreamKey::Room(name) => ("room", name),
-        StreamKey::User(name) => ("userId", name),
+        StreamKey::User(name) | StreamKey::Fleet(name) => ("userId", name),
     };
     match outcome.map(Placed::from) {
         Ok(placed) => json!({kind: name, "placed": placed}),

@@ -51,6 +51,8 @@ struct Claims {
     sub: Option<String>,
     exp: Option<f64>,
     nbf: Option<f64>,
+    iat: Option<f64>,
+    jti: Option<Box<str>>,
     rooms: Option<Patterns>,
     publish: Option<Patterns>,
 }
@@ -143,6 +145,8 @@ impl JwtVerifier {
             user_id,
             expires_at: claims.exp.map(|exp| exp.ceil() as u64),
             grants,
+            token_id: claims.jti,
+            issued_at: claims.iat.map(|iat| iat as u64),
         })
     }
 }

@@ -34,6 +34,10 @@ pub struct Identity {
     pub expires_at: Option<u64>,
     /// The rooms that are open to it; `None`: all.
     pub grants: Option<Arc<Grants>>,
+    /// The token's id (`jti`), by which it can be revoked.
+    pub token_id: Option<Box<str>>,
+    /// When the token was issued (`iat`), in seconds since 1970-01-01 UTC.
+    pub issued_at: Option<u64>,
 }
 
 /// Why a client is not let in. The caller accepts the upgrade, sends a close frame with [`AuthError::close_reason`] and
@@ -78,6 +82,12 @@ pub enum AuthError {
     /// In-band: a token of another user than the connection's.
     #[error("the token is of another user")]
     OtherUser,
+    /// It was revoked by a back end.
+    #[error("the token was revoked")]
+    Revoked,
+    /// This gateway has just started, and does not know yet what was revoked: try again later.
+    #[error("it is not known yet which tokens are revoked; try again later")]
+    RevocationsUnknown,
 }
 
 impl AuthError {
@@ -85,6 +95,8 @@ impl AuthError {
     pub const fn close_reason(self) -> CloseReason {
         match self {
             Self::KeysUnavailable => CloseReason::KeysUnavailable,
+            Self::Revoked => CloseReason::Revoked,
+            Self::RevocationsUnknown => CloseReason::BrokerUnavailable,
             _ => CloseReason::Unauthorized,
         }
     }
@@ -104,6 +116,8 @@ impl AuthError {
             Self::Issuer => "token_issuer",
             Self::UserId => "token_user_id",
             Self::OtherUser => "token_other_user",
+            Self::Revoked => "token_revoked",
+            Self::RevocationsUnknown => "revocations_unknown",
         }
     }
 }
@@ -149,6 +163,8 @@ impl Authenticator {
             user_id,
             expires_at: None,
             grants: None,
+            token_id: None,
+            issued_at: None,
         };
         match self {
             Self::Anonymous => user_id(format!("anonymous_{connection_id}")).map(unlimited),

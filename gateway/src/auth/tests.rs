@@ -93,6 +93,8 @@ fn anonymous_connections_are_users_of_their_own() {
             user_id: "anonymous_c1".into(),
             expires_at: None,
             grants: None,
+            token_id: None,
+            issued_at: None,
         }
     );
 }
@@ -108,7 +110,15 @@ fn a_good_jwt_names_user_and_end() {
             user_id: "alice".into(),
             expires_at: Some(NOW + 1),
             grants: None,
+            token_id: None,
+            issued_at: None,
         }
+    );
+    let named = sign(&json!({"sub": "alice", "jti": "t-1", "iat": 5.5}));
+    let named = check(&jwt(None, None), &named).unwrap();
+    assert_eq!(
+        (named.token_id.as_deref(), named.issued_at),
+        (Some("t-1"), Some(5))
     );
     let endless = check(&jwt(None, None), &sign(&json!({"sub": "alice"}))).unwrap();
     assert_eq!(endless.expires_at, None);

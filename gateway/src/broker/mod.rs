@@ -34,6 +34,8 @@ pub enum StreamKey {
     Room(Arc<str>),
     /// A user's personal stream, by user id.
     User(Arc<str>),
+    /// What all gateways are told, by name ([`crate::fleet`]).
+    Fleet(Arc<str>),
 }
 
 /// A place in a stream.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::values::Allowed;
 use crate::broker::StreamKey;
+use crate::fleet;
 use crate::pattern::matches;
 
 /// Most messages that a stream may be told to keep.
@@ -126,6 +127,7 @@ impl Histories {
                 rule.map_or_else(Retention::default, |rule| rule.retention)
             }
             StreamKey::User(_) => self.direct.0,
+            StreamKey::Fleet(name) => fleet::retention(name),
         }
     }
 

@@ -187,7 +187,7 @@ pub type Answered = (Response<Full<Bytes>>, Option<Accepted>);
 /// An answer that is there, or what to await.
 pub enum Answer {
     /// There.
-    Now(Answered),
+    Now(Box<Answered>),
     /// Waits for the issuer's keys; can be dropped at any time.
     Later(BoxFuture<'static, Answered>),
 }
@@ -207,7 +207,7 @@ pub fn accept(gateway: &Arc<Gateway>, peer: IpAddr, request: &http::request::Par
         Ok(admitted) => admitted,
         Err(no) => {
             gateway.env.metrics.rejected(no.reason());
-            return Answer::Now((no.response(), None));
+            return Answer::Now(Box::new((no.response(), None)));
         }
     };
     let id = gateway.connections.next_id();
@@ -242,7 +242,7 @@ pub fn accept(gateway: &Arc<Gateway>, peer: IpAddr, request: &http::request::Par
                 (response, Some(accepted(identity)))
             }))
         }
-        (identity, ..) => Answer::Now((response, Some(accepted(identity)))),
+        (identity, ..) => Answer::Now(Box::new((response, Some(accepted(identity))))),
     }
 }
 

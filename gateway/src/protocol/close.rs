@@ -57,6 +57,8 @@ close_codes! {
     UNAUTHORIZED = 4001;
     /// Valid token that does not allow this.
     FORBIDDEN = 4003;
+    /// A back end has revoked the token, or all of the user.
+    REVOKED = 4005;
     /// The gateway has no room for more connections.
     OVER_CAPACITY = 4100;
     /// Too many messages or bytes for too long.
@@ -189,6 +191,10 @@ close_reasons! {
     NoPong: "no_pong", NO_PONG, "no pong";
     /// The token's `exp` has passed.
     TokenExpired: "token_expired", TOKEN_EXPIRED, "token expired";
+    /// A back end asked for it.
+    Disconnected: "disconnected", NORMAL, "disconnected by the server";
+    /// A back end has revoked the token, or all of the user.
+    Revoked: "revoked", REVOKED, "token was revoked";
     /// A fault of the gateway.
     Internal: "internal", INTERNAL, "internal error";
 }

@@ -218,7 +218,7 @@ impl Encoded {
 }
 
 fn origin(stream: &StreamKey, entry: &Entry, policy: SlowPolicy) -> Origin {
-    let (StreamKey::Room(room) | StreamKey::User(room)) = stream;
+    let (StreamKey::Room(room) | StreamKey::User(room) | StreamKey::Fleet(room)) = stream;
     Origin {
         policy,
         room: Arc::clone(room),
@@ -234,7 +234,7 @@ fn origin(stream: &StreamKey, entry: &Entry, policy: SlowPolicy) -> Origin {
 
 fn message<'e>(stream: &'e StreamKey, entry: &'e Entry) -> ServerMessage<'e> {
     let room_id = match stream {
-        StreamKey::Room(name) | StreamKey::User(name) => &**name,
+        StreamKey::Room(name) | StreamKey::User(name) | StreamKey::Fleet(name) => &**name,
     };
     let offset = entry.position.as_ref().map_or(0, |position| position.offset);
     match &*entry.event {
@@ -271,7 +271,7 @@ fn message<'e>(stream: &'e StreamKey, entry: &'e Entry) -> ServerMessage<'e> {
         Event::Missing { from } => ServerMessage::Gap {
             room: match stream {
                 StreamKey::Room(name) => Some(name),
-                StreamKey::User(_) => None,
+                StreamKey::User(_) | StreamKey::Fleet(_) => None,
             },
             from: *from,
             to: offset,

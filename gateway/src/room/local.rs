@@ -95,7 +95,7 @@ impl Room {
     pub fn name(&self) -> Option<&Arc<str>> {
         match &self.key {
             StreamKey::Room(name) => Some(name),
-            StreamKey::User(_) => None,
+            StreamKey::User(_) | StreamKey::Fleet(_) => None,
         }
     }
 

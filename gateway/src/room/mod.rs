@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 
 use crate::broker::{Attendee, Broker, BrokerError, Crowded, Delivery, Sink, StreamKey};
 use crate::config::{Limit, SlowPolicy};
+use crate::fleet::Inbox;
 use crate::session::{Conn, Env};
 pub use absent::Absent;
 pub use local::Room;
@@ -40,6 +41,8 @@ const SHARDS: usize = 32;
 /// The table of rooms and personal streams.
 #[derive(Debug)]
 pub struct Rooms {
+    /// What the fleet was told.
+    pub orders: Inbox,
     env: Arc<Env>,
     hasher: ahash::RandomState,
     shards: Box<[Mutex<HashSet<Entry, ahash::RandomState>>]>,
@@ -75,6 +78,7 @@ impl Rooms {
         let hasher = ahash::RandomState::new();
         let shard = || Mutex::new(HashSet::with_hasher(ahash::RandomState::new()));
         Self {
+            orders: Inbox::default(),
             env,
             hasher,
             shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
@@ -96,13 +100,14 @@ impl Rooms {
         }
         let policy = match key {
             StreamKey::Room(name) => self.env.slow_consumers.of(name),
-            StreamKey::User(_) => SlowPolicy::Disconnect,
+            StreamKey::User(_) | StreamKey::Fleet(_) => SlowPolicy::Disconnect,
         };
         let room = Arc::new(Room::new(key.clone(), policy, self.env.presences.of(key)));
         shard.insert(Entry(Arc::clone(&room)));
         match key {
             StreamKey::Room(_) => self.env.metrics.rooms.inc(),
             StreamKey::User(_) => self.env.metrics.users.inc(),
+            StreamKey::Fleet(_) => {}
         }
         room
     }
@@ -113,6 +118,7 @@ impl Rooms {
             match room.key {
                 StreamKey::Room(_) => self.env.metrics.rooms.dec(),
                 StreamKey::User(_) => self.env.metrics.users.dec(),
+                StreamKey::Fleet(_) => {}
             }
         }
     }
@@ -235,12 +241,12 @@ impl Sink for Rooms {
         let mut flush: SmallVec<[Arc<Room>; 4]> = SmallVec::new();
         let mut last: Option<Arc<Room>> = None;
         for delivery in batch {
-            let room = match last.take().filter(|room| room.key == delivery.stream) {
-                Some(room) => room,
-                None => match self.find(&delivery.stream) {
-                    Some(room) => room,
-                    None => continue,
-                },
+            let known = last.take().filter(|room| room.key == delivery.stream);
+            let Some(room) = known.or_else(|| self.find(&delivery.stream)) else {
+                if matches!(delivery.stream, StreamKey::Fleet(_)) {
+                    self.orders.put(&delivery);
+                }
+                continue;
             };
             match room.deliver(delivery, &self.env) {
                 Flush::No => {}

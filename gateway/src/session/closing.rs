@@ -22,10 +22,21 @@ impl Conn {
 
     /// [`Conn::close`] with another code than the reason's own.
     pub fn close_with(self: &Arc<Self>, code: CloseCode, reason: CloseReason) -> bool {
-        self.begin_close(&mut self.out.lock(), code, reason)
+        self.close_saying(code, reason, reason.text())
     }
 
-    pub(super) fn begin_close(self: &Arc<Self>, out: &mut Out, code: CloseCode, reason: CloseReason) -> bool {
+    /// [`Conn::close_with`], saying something else than the reason does: 123 bytes at most (RFC 6455 §5.5).
+    pub fn close_saying(self: &Arc<Self>, code: CloseCode, reason: CloseReason, text: &str) -> bool {
+        self.begin_close(&mut self.out.lock(), code, reason, text)
+    }
+
+    pub(super) fn begin_close(
+        self: &Arc<Self>,
+        out: &mut Out,
+        code: CloseCode,
+        reason: CloseReason,
+        text: &str,
+    ) -> bool {
         if !self.mark(Closed {
             code: code.get(),
             reason,
@@ -36,7 +47,7 @@ impl Conn {
         let deadline = self.env.clock.tick().after(CLOSE_TIMEOUT);
         self.close_deadline.store(deadline.to_bits(), Relaxed);
         if !out.sealed {
-            let frame = websocket::close_frame(Some(code), reason.text());
+            let frame = websocket::close_frame(Some(code), text);
             self.write_locked(out, &frame, 0, None);
             out.sealed = true;
         }

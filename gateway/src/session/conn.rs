@@ -301,7 +301,7 @@ impl Conn {
             queue.drop_unbegun();
         }
         let reason = CloseReason::SlowConsumer;
-        self.begin_close(out, reason.code(), reason);
+        self.begin_close(out, reason.code(), reason, reason.text());
     }
 
     /// The last message in either direction.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::sweep::pong_latency;
-use super::{Conn, Session, Step, end_of};
+use super::{Conn, Place, Session, Step, end_of};
 use crate::admission::moment;
 use crate::auth::{AuthError, Grants};
 use crate::broker::{Accepted, BrokerError, Event, MsgId, Publish, Reply, StreamKey};
@@ -256,11 +256,14 @@ impl Session {
         let id = id.map(RequestId::raw);
         let gateway = self.gateway();
         let now = Clock::unix_seconds();
-        let identity = match gateway.authenticator.renew(&self.conn.user, token, now) {
+        let place = Place::new(self.conn.id, self.slot);
+        let renewed = gateway.authenticator.renew(&self.conn.user, token, now);
+        let identity = match renewed.and_then(|who| gateway.let_go_on(who, place)) {
             Ok(identity) => identity,
             Err(error) => {
                 let code = match error {
                     AuthError::KeysUnavailable => ErrorCode::KeysUnavailable,
+                    AuthError::RevocationsUnknown => ErrorCode::BrokerUnavailable,
                     _ => ErrorCode::InvalidToken,
                 };
                 return turn.reply(&ServerMessage::error_because(code, &error.to_string(), id));

@@ -135,8 +135,7 @@ enum Aim {
 /// Serves a connection until it ends. This future is what an idle connection costs, so it is written by hand and kept
 /// small (see its test): an `async` block would be a fifth larger, and tokio's tasks come in steps of 128 bytes.
 pub fn serve(upgraded: Upgraded) -> impl Future<Output = ()> + Send {
-    let refused = upgraded.identity.is_err();
-    let mut session = Session::new(upgraded);
+    let (mut session, refused) = Session::new(upgraded);
     let awaited = match if refused {
         session.resume()
     } else {
@@ -207,7 +206,8 @@ impl Awaited {
 }
 
 impl Session {
-    fn new(upgraded: Upgraded) -> Self {
+    /// A session, and whether the client is refused.
+    fn new(upgraded: Upgraded) -> (Self, bool) {
         let Upgraded {
             socket,
             answer,
@@ -220,11 +220,10 @@ impl Session {
         let gateway = permit.gateway();
         let env = &gateway.env;
         let now = env.clock.tick();
-        let refused = identity.as_ref().err().copied();
-        let (user, expires_at, grants) = identity.map_or_else(
-            |_| (Arc::from(""), None, None),
-            |who| (who.user_id, who.expires_at, who.grants),
-        );
+        let user = identity
+            .as_ref()
+            .map_or_else(|_| Arc::from(""), |who| Arc::clone(&who.user_id));
+        let expires_at = identity.as_ref().ok().and_then(|who| who.expires_at);
         let expires = end_of(expires_at, gateway);
         let first_ping = now.after(PING_INTERVAL.mul_f64(rand::random()));
         let conn = Conn::new(id, user, format, socket, Arc::clone(env), expires, first_ping);
@@ -233,24 +232,28 @@ impl Session {
         let place = gateway.connections.insert(Arc::clone(&conn));
         env.metrics.connections.inc();
         env.metrics.active.inc();
-        if let Some(error) = refused {
+        let identity = identity.and_then(|who| gateway.let_in(who, place));
+        if let Err(error) = &identity {
             env.metrics.rejected(match error {
                 AuthError::KeysUnavailable => Rejection::KeysUnavailable,
+                AuthError::RevocationsUnknown => Rejection::Broker,
                 _ => Rejection::Unauthorized,
             });
             conn.close(error.close_reason());
         }
-        Self {
+        let refused = identity.is_err();
+        let session = Self {
             limiter: InboundLimiter::new(&gateway.inbound_rates, moment(&env.clock)),
             conn,
             permit,
             decoder: Decoder::default(),
             partial: read.into(),
             rooms: SmallVec::new(),
-            grants,
+            grants: identity.ok().and_then(|who| who.grants),
             slot: place.slot(),
             deaf: false,
-        }
+        };
+        (session, refused)
     }
 
     /// Subscribes the user's personal stream, if the user may have one more connection; with that comes the welcome.

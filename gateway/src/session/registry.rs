@@ -106,6 +106,23 @@ impl Connections {
         (conn.id == place.id).then(|| Arc::clone(conn))
     }
 
+    /// The connection of this id, while it is open; walks through its shard.
+    pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
+        let slab = self.shard(id).lock();
+        slab.slots.iter().flatten().find(|conn| conn.id == id).cloned()
+    }
+
+    /// The open connections of a user; walks through all.
+    pub fn of_user(&self, user: &str) -> Vec<Arc<Conn>> {
+        let mut found = Vec::new();
+        self.for_each(|_, conn| {
+            if *conn.user == *user {
+                found.push(Arc::clone(conn));
+            }
+        });
+        found
+    }
+
     /// Calls `visit` for each connection, under one shard's lock at a time: it must be quick and not come back here.
     pub fn for_each(&self, mut visit: impl FnMut(Place, &Arc<Conn>)) {
         for shard in &self.shards {

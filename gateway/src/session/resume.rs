@@ -99,7 +99,7 @@ impl Session {
                 self.tell(&ServerMessage::Left { room });
             }
             // it is held, and cannot be left: on another connection the client can try again
-            StreamKey::User(_) => drop(self.conn.close(CloseReason::BrokerUnavailable)),
+            StreamKey::User(_) | StreamKey::Fleet(_) => drop(self.conn.close(CloseReason::BrokerUnavailable)),
         }
     }
 

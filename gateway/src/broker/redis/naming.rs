@@ -16,6 +16,7 @@ pub(super) fn stream(database: i64, stream: &StreamKey) -> Arc<[u8]> {
     let (kind, name) = match stream {
         StreamKey::Room(name) => ("room", name),
         StreamKey::User(name) => ("user", name),
+        StreamKey::Fleet(name) => ("fleet", name),
     };
     tagged(database, kind, name)
 }
@@ -171,6 +172,7 @@ mod tests {
             assert!(seen.insert(stream(0, &StreamKey::Room(name.into()))), "{name}");
             assert!(seen.insert(stream(0, &StreamKey::User(name.into()))), "{name}");
             assert!(seen.insert(stream(1, &StreamKey::Room(name.into()))), "{name}");
+            assert!(seen.insert(stream(0, &StreamKey::Fleet(name.into()))), "{name}");
             assert!(seen.insert(probe(0, name)), "{name}");
             assert!(seen.insert(seats(0, name)), "{name}");
             assert!(seen.insert(lease(0, name)), "{name}");

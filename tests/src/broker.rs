@@ -10,8 +10,8 @@ use prometheus::IntCounter;
 use serde_json::value::RawValue;
 use wsfleet_gateway::broker::redis::{PresenceSettings, RedisBroker, RedisConfig, Stats, Timing};
 use wsfleet_gateway::broker::{
-    Accepted, Attendance, Attendee, Broker, BrokerError, Crowded, Delivery, Event, Health, MsgId, Position, Publish,
-    Roll, Sink, StreamKey,
+    Accepted, Attendance, Attendee, Broker, BrokerError, Crowded, Delivery, Event, Health, MsgId, Position,
+    Publish, Roll, Sink, StreamKey,
 };
 use wsfleet_gateway::config::Histories;
 

@@ -13,6 +13,7 @@ use wsfleet_tests::wait::until_async;
 
 on_each_broker! {
     history_is_given_by_pages_as_clients_get_it,
+    who_is_in_a_room_is_told_by_pages_from_any_gateway,
     the_rooms_of_a_gateway_are_listed_by_name_and_by_pages,
     a_users_connections_are_found_from_any_gateway,
     the_document_that_is_served_is_the_one_in_the_repository,
@@ -71,6 +72,34 @@ async fn history_is_given_by_pages_as_clients_get_it(kind: Kind) -> Result<()> {
             "{query}"
         );
     }
+    Ok(())
+}
+
+async fn who_is_in_a_room_is_told_by_pages_from_any_gateway(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
+    let mut members = Vec::new();
+    for (number, name) in ["ann", "bob", "cleo", "ann"].into_iter().enumerate() {
+        let mut member = fleet.client(number, name).await?;
+        member.join("a/b c").await?;
+        members.push(member);
+    }
+    let path = "/api/v1/rooms/a%2Fb%20c/presence";
+    let gateway = fleet.gateway(1);
+    // presence is told to Redis behind the answer to the join
+    until_async("all three are known", || async {
+        Ok(get(gateway, path).await?["count"] == 3)
+    })
+    .await?;
+    let first = get(gateway, &format!("{path}?limit=2")).await?;
+    assert_eq!(
+        first,
+        json!({"room": "a/b c", "count": 3, "users": ["user_ann", "user_bob"], "next": "user_bob"})
+    );
+    let rest = get(gateway, &format!("{path}?after=user_bob")).await?;
+    assert_eq!(rest, json!({"room": "a/b c", "count": 3, "users": ["user_cleo"]}));
+    let nobody = get(gateway, "/api/v1/rooms/nobody/presence").await?;
+    assert_eq!(nobody, json!({"room": "nobody", "count": 0, "users": []}));
+    assert_eq!(refused(gateway, &format!("{path}?limit=501")).await?, 422);
     Ok(())
 }
 

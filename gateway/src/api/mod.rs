@@ -11,6 +11,7 @@ mod history;
 mod key;
 mod message;
 mod openapi;
+mod presence;
 mod publish;
 mod refusal;
 mod rooms;
@@ -34,7 +35,7 @@ const MOST: usize = 1_000;
 const LARGE_BODY: usize = 4 << 20;
 
 /// Every path, and who serves it; `body_limit` is that of one message.
-fn routes(body_limit: usize) -> [(&'static str, MethodRouter<Arc<Gateway>>); 10] {
+fn routes(body_limit: usize) -> [(&'static str, MethodRouter<Arc<Gateway>>); 11] {
     let one = || DefaultBodyLimit::max(body_limit);
     let many = || DefaultBodyLimit::max(body_limit.max(LARGE_BODY));
     [
@@ -46,6 +47,7 @@ fn routes(body_limit: usize) -> [(&'static str, MethodRouter<Arc<Gateway>>); 10]
         ("/api/v1/revoke", post(disconnect::revoke).layer(one())),
         ("/api/v1/rooms", get(rooms::list)),
         ("/api/v1/rooms/{room}/history", get(history::history)),
+        ("/api/v1/rooms/{room}/presence", get(presence::presence)),
         ("/api/v1/users/{user}/connections", get(connections::connections)),
         ("/api/v1/openapi.json", get(openapi::document)),
     ]

@@ -16,6 +16,8 @@ pub(super) enum Refusal {
     TooLarge,
     /// 415: send JSON, and say so.
     MediaType,
+    /// 409: a setting says that this is not known.
+    Off(String),
     /// 422: a request of the right kind, with a value that is not allowed.
     Invalid(String),
     /// The broker did not take it, or not for sure.
@@ -56,6 +58,7 @@ impl IntoResponse for Refusal {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "send JSON, with Content-Type: application/json",
             ),
+            Self::Off(detail) => problem(StatusCode::CONFLICT, detail),
             Self::Invalid(detail) => problem(StatusCode::UNPROCESSABLE_ENTITY, detail),
             Self::Broker(error) => problem(status_of(&error), error.to_string()),
             Self::HereOnly(error, closed) => problem(

@@ -19,12 +19,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::BrokerError;
+use super::answer::{self, Answer, Failure};
 use super::cluster::Alert;
 use super::config::{Backoff, RedisConfig};
 use super::link::{self, CommandLink};
 use super::queue::{Commands, Item, OnAnswer};
 use super::role;
-use super::script::{self, Answer, Failure, Request, Scripts};
+use super::script::{Request, Scripts};
 use super::stats::Stats;
 
 /// Batches sent and not yet answered, at most.
@@ -237,5 +238,5 @@ fn pipeline(requests: &[Request], scripts: &Scripts) -> Pipeline {
 }
 
 fn read(values: &[Value]) -> Vec<Result<Answer, Failure>> {
-    values.iter().map(script::answer).collect()
+    values.iter().map(answer::answer).collect()
 }

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use redis::{Cmd, Value};
 
 use super::super::{Accepted, BrokerError, Kept, MSG_ID_TTL, Page, Position, Span};
+use super::answer::place_of;
 use super::naming;
-use super::script::{Script, Scripts, place_of};
+use super::script::{Script, Scripts};
 use crate::config::Retention;
 
 /// The publish script of streams that keep something. A `msgId` that is known ends it before anything is changed but the time

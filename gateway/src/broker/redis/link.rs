@@ -10,9 +10,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 
+use super::answer::Failure;
 use super::config::{RedisConfig, Server, Shape};
 use super::role::{self, Role};
-use super::script::{Failure, Scripts};
+use super::script::Scripts;
 use super::sentinel;
 
 /// Why a link could not be made.

@@ -13,6 +13,7 @@
 //! an acknowledged message would otherwise pass them by. A failover is the same: the master is another process. Each link
 //! asks its server every few seconds whether it still is the master ([`role`]), and is given up when it is not.
 
+mod answer;
 mod attend;
 mod cluster;
 mod command;
@@ -49,12 +50,13 @@ use super::{
     StreamKey, Whereabouts, encode,
 };
 use crate::config::{Histories, Retention};
+use answer::Answer;
 use cluster::Watcher;
 use config::Shape;
 use history::{Append, Read};
 use presence::Presence;
 use queue::{Item, OnAnswer};
-use script::{Answer, Request};
+use script::Request;
 use seats::Seats;
 use shard::{Common, Shard};
 use shards::Shards;

@@ -13,9 +13,10 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use super::super::{Accepted, BrokerError, Page, Position};
+use super::answer::Answer;
 use super::cluster::Alert;
 use super::history::Read;
-use super::script::{Answer, Request};
+use super::script::Request;
 
 /// Requests that may wait; more are `Overloaded`.
 const QUEUE_REQUESTS: usize = 65_536;

@@ -19,9 +19,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::super::{BrokerError, Seat, Sink, Whereabouts};
+use super::answer::Answer;
 use super::naming;
 use super::queue::{Item, OnAnswer};
-use super::script::{Answer, Request};
+use super::script::Request;
 use super::seat::{LEASE, SeatRequest};
 use super::shards::Shards;
 

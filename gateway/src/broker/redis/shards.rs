@@ -7,10 +7,11 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::super::{BrokerError, Health, Page, StreamKey};
+use super::answer::Answer;
 use super::cluster::{Alert, Nodes};
 use super::history::Read;
 use super::queue::{Commands, Item};
-use super::script::{Answer, Request};
+use super::script::Request;
 use super::shard::Shard;
 use super::table::Waiter;
 

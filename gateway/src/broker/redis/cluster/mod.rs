@@ -27,10 +27,11 @@ pub(super) use self::alert::Alert;
 use self::members::Maker;
 pub(super) use self::members::Nodes;
 use self::topology::{Topology, View};
+use super::answer::Answer;
 use super::config::{Backoff, RedisConfig, Server};
 use super::link;
 use super::queue::Commands;
-use super::script::{Answer, Request};
+use super::script::Request;
 use super::shard::Common;
 use super::shards::Shards;
 

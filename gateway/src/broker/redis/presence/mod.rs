@@ -15,11 +15,12 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Attendance, Attendee, BrokerError, Roll, Sink, StreamKey};
+use super::answer::Answer;
 use super::attend::{Enter, Fleet, FleetRequest, PresenceRequest, Under};
 use super::config::PresenceSettings;
 use super::naming;
 use super::queue::{Item, OnAnswer};
-use super::script::{Answer, Request};
+use super::script::Request;
 use super::shards::Shards;
 use super::stats::Stats;
 

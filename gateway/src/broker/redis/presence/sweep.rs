@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::future::{join_all, try_join_all};
 use tokio::time::{Instant, sleep};
 
+use super::super::answer::Answer;
 use super::super::attend::{Fleet, PresenceRequest, Under};
-use super::super::script::Answer;
 use super::Presence;
 use crate::broker::BrokerError;
 

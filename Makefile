@@ -31,11 +31,7 @@ demo: ## from nothing to a fleet under load: it grows, is rolled out, shrinks; a
 
 ##@ Checks
 CARGO ?= cargo
-<<<<<<< HEAD
-.PHONY: test lint fmt generate check-generated test-unit test-protocol client fuzz chaos soak conformance test-cluster deps
-=======
-.PHONY: test lint fmt generate check-generated test-unit test-protocol test-api client fuzz conformance test-cluster deps
->>>>>>> 609809d (Serve the server API by its OpenAPI document: broadcast, batch, Idempotency-Key, history, rooms, connections)
+.PHONY: test lint fmt generate check-generated test-unit test-protocol test-api client fuzz chaos soak conformance test-cluster deps
 test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
 	@tests/run.sh
 lint: deps ## formatting, clippy, dependencies, generated files, the chart

@@ -21,7 +21,7 @@ build() {
 units=(smoke it)
 protocol=('broker_*' 'load_*' 'protocol_*')
 api=('chart_*' 'cluster_*' 'controller_*' 'crd_*')
-scenarios=(scenario_disruption scenario_errors scenario_rollout scenario_scale scenario_streams)
+scenarios=(scenario_disruption scenario_errors scenario_rollout scenario_scale scenario_streams scenario_browser)
 idle=scenario_idle
 
 check_parts() {
@@ -127,6 +127,8 @@ run_cluster() {
     helm=$("$HERE/build.sh" helm)
     export PATH=${helm%/*}:$PATH
     build
+    "$HERE/deps.sh" client
+    npm ci --silent --prefix clients/js
 
     part "idle for ten minutes, in the background"
     local idle_log=$CLUSTER_DIR/logs/scenario_idle.log

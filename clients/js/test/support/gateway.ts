@@ -181,7 +181,7 @@ export function client(t: TestContext, options: Options): Client {
 /** A client that is connected as this user. */
 export async function connected(
   t: TestContext,
-  gateway: Gateway,
+  gateway: { url: string },
   user: string,
   options: Partial<Options> = {},
 ): Promise<Client> {

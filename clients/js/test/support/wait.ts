@@ -4,8 +4,12 @@ import { setTimeout as pause } from "node:timers/promises";
 const DEADLINE = 60_000;
 
 /** Awaits what is not `undefined` or false. */
-export async function until<Value>(what: string, look: () => Value | Promise<Value>): Promise<NonNullable<Value>> {
-  const deadline = performance.now() + DEADLINE;
+export async function until<Value>(
+  what: string,
+  look: () => Value | Promise<Value>,
+  within = DEADLINE,
+): Promise<NonNullable<Value>> {
+  const deadline = performance.now() + within;
   for (;;) {
     const value = await look();
     if (value !== undefined && value !== null && value !== false) return value;

@@ -91,7 +91,10 @@ impl Gateway {
                 Arc::clone(&rooms) as _,
             )),
             BrokerChoice::Redis(url) => {
-                let config = RedisConfig::from_url(url.expose())?.with_durability(settings.durability);
+                let mut config = RedisConfig::from_url(url.expose())?.with_durability(settings.durability);
+                if let Some(authorities) = &settings.broker_authorities {
+                    config = config.trusting(authorities.pem());
+                }
                 let config = config.with_presence(PresenceSettings {
                     server_id: settings.server_id.shared(),
                     hold: settings.presences.hold(),

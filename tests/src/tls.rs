@@ -44,6 +44,11 @@ impl Certificate {
         &self.cert
     }
 
+    /// Its key as PEM.
+    pub fn key_pem(&self) -> &str {
+        &self.key
+    }
+
     /// A client that trusts only this one, and speaks only these versions.
     pub fn trusting(&self, versions: &[&'static SupportedProtocolVersion]) -> Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();

@@ -2,10 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::error::ConfigError;
 use super::values::Allowed;
 use crate::broker::redis::{self, RedisConfig};
+use crate::tls::LoadError;
 
 /// What carries messages between gateways.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +39,18 @@ impl FromStr for BrokerChoice {
 
 impl BrokerChoice {
     /// Whether this can be asked of it.
-    pub(super) fn allows(&self, durability: Durability) -> Result<(), ConfigError> {
+    pub(super) fn allows(
+        &self,
+        durability: Durability,
+        authorities: Option<&Authorities>,
+    ) -> Result<(), ConfigError> {
+        let speaks_tls = matches!(self, Self::Redis(url) if url.text.starts_with("rediss:"));
+        if authorities.is_some() && !speaks_tls {
+            return Err(ConfigError::Conflict {
+                flag: "broker-ca-file",
+                problem: "this broker speaks no TLS and shows no certificate; give --broker rediss://…, or leave the file out",
+            });
+        }
         if *self == Self::Memory && durability == Durability::Replicated {
             return Err(ConfigError::Conflict {
                 flag: "durability",
@@ -45,12 +61,45 @@ impl BrokerChoice {
     }
 }
 
+/// Who vouches for the broker's server, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authorities(Arc<[u8]>);
+
+impl Authorities {
+    /// Reads a file with one certificate at least.
+    pub(super) fn read(path: &str) -> Result<Self, ConfigError> {
+        let problem = |problem: String| LoadError {
+            flag: "broker-ca-file",
+            path: path.into(),
+            problem,
+        };
+        let bytes = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        match certificates {
+            Ok(some) if !some.is_empty() => Ok(Self(bytes.into())),
+            Ok(_) => Err(problem("holds no certificate; give those of the authorities as PEM".into()).into()),
+            Err(error) => Err(problem(format!("{error}; give the authorities' certificates as PEM")).into()),
+        }
+    }
+
+    /// As PEM.
+    pub fn pem(&self) -> Arc<[u8]> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl fmt::Debug for Authorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Authorities({} bytes)", self.0.len())
+    }
+}
+
 /// The form that was meant; all of them, when none can be seen.
 fn allowed(text: &str) -> Allowed {
     Allowed(if text.starts_with("redis") {
         redis::ConfigError::form_of(text)
     } else {
-        "memory, redis://[user:password@]host[:port][/database], \
+        "memory, redis://[user:password@]host[:port][/database], rediss://… for the same with TLS, \
          redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], or \
          redis-cluster://[user:password@]host[:port],host[:port]"
     })

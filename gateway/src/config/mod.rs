@@ -18,7 +18,7 @@ mod values;
 
 pub use args::Args;
 pub use auth::{AuthSettings, JwksUrl, JwtSettings, RoomsClaim};
-pub use broker::{BrokerChoice, Durability, RedisUrl};
+pub use broker::{Authorities, BrokerChoice, Durability, RedisUrl};
 pub use error::{ConfigError, Layer};
 pub use history::{DirectHistory, Histories, HistoryRule, Retention};
 pub use limits::{Limit, Limits};

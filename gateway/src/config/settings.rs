@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::args::{Args, Text};
 use super::auth::AuthSettings;
-use super::broker::{BrokerChoice, Durability};
+use super::broker::{Authorities, BrokerChoice, Durability};
 use super::error::{ConfigError, Layer};
 use super::history::{Histories, HistoryRule};
 use super::limits::{LimitError, Limits};
@@ -33,6 +33,8 @@ pub struct Settings {
     pub admin_listen: SocketAddr,
     /// What carries messages between gateways.
     pub broker: BrokerChoice,
+    /// Who vouches for the broker's server; none: those that the system trusts.
+    pub broker_authorities: Option<Authorities>,
     /// What an acknowledged message has to survive.
     pub durability: Durability,
     /// How clients are identified.
@@ -115,6 +117,10 @@ impl Layers {
             broker: self
                 .value("broker", |args| &args.broker)?
                 .unwrap_or(BrokerChoice::Memory),
+            broker_authorities: self
+                .text(|args| &args.broker_ca_file)
+                .map(|(_, path)| Authorities::read(path))
+                .transpose()?,
             durability: self
                 .value("durability", |args| &args.durability)?
                 .unwrap_or_default(),
@@ -155,7 +161,8 @@ impl Layers {
                 .unwrap_or_default(),
         };
         distinct_ports(&settings)?;
-        settings.broker.allows(settings.durability)?;
+        let authorities = settings.broker_authorities.as_ref();
+        settings.broker.allows(settings.durability, authorities)?;
         Ok(settings)
     }
 

@@ -149,6 +149,7 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--broker=redis-sentinel://h"], &["--broker", "give redis-sentinel://", "/master[/database]"]),
         (&["--broker=redis://h/zero"], &["--broker", "[/database]"]),
         (&["--durability=disk"], &["--durability", "\"disk\"", "primary or replicated"]),
+        (&["--broker=redis://h", "--broker-ca-file=/nowhere"], &["--broker-ca-file", "/nowhere", "No such file"]),
         (&["--durability=replicated"], &["--durability", "memory has no replica", "--broker"]),
         (&["--auth=none"], &["--auth", "\"none\"", "jwt, insecure-token or anonymous"]),
         (&["--max-connections=0"], &["--max-connections", "from 1 to 10000000"]),

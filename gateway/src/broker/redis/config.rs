@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use redis::io::tcp::TcpSettings;
 use redis::{
-    ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError,
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisError, TlsCertificates,
 };
 
 pub use self::url::ConfigError;
@@ -23,11 +24,20 @@ pub struct RedisConfig {
     pub(super) shape: Shape,
     /// User, password, database, protocol: the same for every server.
     access: RedisConnectionInfo,
+    /// How TLS is spoken, if it is.
+    tls: Option<Tls>,
     /// Which Sentinel is asked first; the links of a broker share it.
     turn: Arc<AtomicUsize>,
     pub(super) durability: Durability,
     pub(super) timing: Timing,
     pub(super) presence: PresenceSettings,
+}
+
+/// TLS with the servers.
+#[derive(Clone, Default)]
+struct Tls {
+    /// Who vouches for them, as PEM; unless there is one, those that the system trusts.
+    authorities: Option<Arc<[u8]>>,
 }
 
 /// How it is told who is in rooms.
@@ -53,15 +63,16 @@ impl Default for PresenceSettings {
 
 impl RedisConfig {
     /// Parses one of
-    /// - `redis://[user][:password@]host[:port][/database]`,
+    /// - `redis://[user][:password@]host[:port][/database]`, or `rediss://…` with TLS,
     /// - `redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]`,
     /// - `redis-cluster://[user:password@]host[:port],host[:port]`.
     ///
     /// User and password may be percent-encoded.
     pub fn from_url(text: &str) -> Result<Self, ConfigError> {
-        let (shape, access) = url::parse(text)?;
+        let (shape, access, tls) = url::parse(text)?;
         Ok(Self {
             shape,
+            tls: tls.then(Tls::default),
             // RESP3: pushes and replies share a link, so the subscription link can be asked things too
             access: access.set_protocol(ProtocolVersion::RESP3),
             turn: Arc::default(),
@@ -75,6 +86,20 @@ impl RedisConfig {
     #[must_use]
     pub fn with_presence(mut self, presence: PresenceSettings) -> Self {
         self.presence = presence;
+        self
+    }
+
+    /// Whether TLS is spoken with it.
+    pub const fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The same Redis, trusted when one of these authorities (PEM) vouches for it. Without TLS it is what it was.
+    #[must_use]
+    pub fn trusting(mut self, authorities: Arc<[u8]>) -> Self {
+        if let Some(tls) = &mut self.tls {
+            tls.authorities = Some(authorities);
+        }
         self
     }
 
@@ -176,8 +201,30 @@ impl RedisConfig {
     }
 
     /// How one of the servers is connected to.
-    pub(super) fn connection_info(&self, server: &Server) -> Result<ConnectionInfo, RedisError> {
-        let address = ConnectionAddr::Tcp(server.host.clone(), server.port);
+    pub(super) fn client(&self, server: &Server) -> Result<Client, RedisError> {
+        let info = self.connection_info(server)?;
+        let authorities = self.tls.as_ref().and_then(|tls| tls.authorities.as_ref());
+        let Some(authorities) = authorities else {
+            return Client::open(info);
+        };
+        let certificates = TlsCertificates {
+            client_tls: None,
+            root_cert: Some(authorities.to_vec()),
+        };
+        Client::build_with_tls(info, certificates)
+    }
+
+    fn connection_info(&self, server: &Server) -> Result<ConnectionInfo, RedisError> {
+        let (host, port) = (server.host.clone(), server.port);
+        let address = match self.tls {
+            None => ConnectionAddr::Tcp(host, port),
+            Some(_) => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+        };
         let tcp = TcpSettings::default().set_nodelay(true);
         Ok(address
             .into_connection_info()?

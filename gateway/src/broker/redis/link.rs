@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Pipeline, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Pipeline, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::Notify;
 
 use super::answer::Failure;
@@ -146,7 +146,8 @@ where
         .set_connection_timeout(Some(config.timing.connect))
         .set_response_timeout(Some(config.timing.answer))
         .set_push_sender(on_push);
-    Client::open(config.connection_info(server)?)?
+    config
+        .client(server)?
         .get_multiplexed_async_connection_with_config(&settings)
         .await
 }

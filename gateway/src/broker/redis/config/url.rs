@@ -5,7 +5,7 @@ use std::fmt;
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 /// How the URL of a single Redis is written.
-const STANDALONE: &str = "redis://[user][:password@]host[:port][/database]";
+const STANDALONE: &str = "redis://[user][:password@]host[:port][/database], or rediss://… with TLS";
 /// How the URL of a Redis with Sentinels is written.
 const SENTINEL: &str = "redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]";
 /// How the URL of a Redis Cluster is written.
@@ -106,15 +106,16 @@ impl fmt::Display for Shape {
     }
 }
 
-/// User, password, and database are the same for all servers.
-type Parsed = (Shape, RedisConnectionInfo);
+/// User, password, and database are the same for all servers; last, whether TLS is spoken with them.
+type Parsed = (Shape, RedisConnectionInfo, bool);
 
 /// Takes a URL apart; user and password may be percent-encoded.
 pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
     match text.split_once("://") {
         Some(("redis-sentinel", rest)) => sentinel(rest),
         Some(("redis-cluster", rest)) => cluster(rest),
-        _ => standalone(text).map(|(server, access)| (Shape::Standalone(server), access)),
+        Some(("rediss", rest)) => standalone(&format!("redis://{rest}"), true),
+        _ => standalone(text, false),
     }
 }
 
@@ -125,9 +126,10 @@ fn malformed(problem: impl fmt::Display, form: &'static str) -> ConfigError {
     }
 }
 
-fn standalone(text: &str) -> Result<(Server, RedisConnectionInfo), ConfigError> {
+fn standalone(text: &str, tls: bool) -> Result<Parsed, ConfigError> {
     let (_, info) = connection_info(text, STANDALONE)?;
-    server(&info, STANDALONE).map(|server| (server, info.redis_settings().clone()))
+    let server = server(&info, STANDALONE)?;
+    Ok((Shape::Standalone(server), info.redis_settings().clone(), tls))
 }
 
 /// One server's URL, and what the client makes of it.
@@ -188,7 +190,7 @@ fn sentinel(rest: &str) -> Result<Parsed, ConfigError> {
     }
     let access = access.set_db(database(number)?);
     let master = master.to_owned();
-    Ok((Shape::Sentinel { sentinels, master }, access))
+    Ok((Shape::Sentinel { sentinels, master }, access, false))
 }
 
 fn cluster(rest: &str) -> Result<Parsed, ConfigError> {
@@ -196,7 +198,7 @@ fn cluster(rest: &str) -> Result<Parsed, ConfigError> {
     if !path.is_empty() {
         return Err(ConfigError::ClusterDatabase(path.to_owned()));
     }
-    Ok((Shape::Cluster { seeds }, access))
+    Ok((Shape::Cluster { seeds }, access, false))
 }
 
 /// `[user:password@]host,host/path`: the servers, how they are entered, and the path without slashes around it.
@@ -239,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_sentinels_and_the_masters_name_are_understood() {
-        let (shape, access) =
+        let (shape, access, _) =
             parse("redis-sentinel://chat:s%40cret@a:1,[::1]:2,c.internal/my-master.1/3").unwrap();
         let sentinels = servers(&[("a", 1), ("::1", 2), ("c.internal", 26_379)]);
         let master = "my-master.1".to_owned();
@@ -248,14 +250,24 @@ mod tests {
         assert_eq!(access.username(), Some("chat"));
         assert_eq!(access.password(), Some("s@cret"));
         assert_eq!(access.db(), 3);
-        let (_, access) = parse("redis-sentinel://:pass@a/m").unwrap();
+        let (_, access, _) = parse("redis-sentinel://:pass@a/m").unwrap();
         assert_eq!((access.username(), access.password()), (None, Some("pass")));
         assert_eq!(access.db(), 0);
     }
 
     #[test]
+    fn one_letter_more_asks_for_tls() {
+        let (plain, access, tls) = parse("redis://:x@h:1/2").unwrap();
+        let (same, with_tls, spoken) = parse("rediss://:x@h:1/2").unwrap();
+        assert_eq!((tls, spoken), (false, true));
+        assert_eq!((plain, access.password()), (same, with_tls.password()));
+        let error = parse("rediss://:hunter2@h?x").unwrap_err().to_string();
+        assert!(error.contains("`?`") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
     fn the_seeds_of_a_cluster_are_understood() {
-        let (shape, access) = parse("redis-cluster://chat:x@a:7000,b,10.0.0.1:7002/").unwrap();
+        let (shape, access, _) = parse("redis-cluster://chat:x@a:7000,b,10.0.0.1:7002/").unwrap();
         let seeds = servers(&[("a", 7000), ("b", 6379), ("10.0.0.1", 7002)]);
         assert_eq!(shape, Shape::Cluster { seeds });
         assert_eq!(access.username(), Some("chat"));

@@ -40,6 +40,20 @@ impl Running {
         Ok(Self { child, log, address })
     }
 
+    /// Waits until something holds.
+    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) -> Result<()> {
+        let began = Instant::now();
+        while !holds() {
+            ensure!(
+                began.elapsed() < START,
+                "in vain was waited until {what}: {}",
+                self.said()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// Waits until it listens.
     pub(crate) fn listens(mut self) -> Result<Self> {
         let began = Instant::now();

@@ -103,7 +103,7 @@ impl Site {
             .with_context(|| server.name())
     }
 
-    /// Starts a gateway and waits until it listens. Limits that a benchmark from one address would run into are off, and so
+    /// Starts a gateway and waits until it is ready. Limits that a benchmark from one address would run into are off, and so
     /// are announcements, which no other server makes.
     pub(crate) fn gateway(&self, flags: &Flags<'_>) -> Result<Gateway> {
         let (port, api) = (free_port()?, loopback(free_port()?));
@@ -133,6 +133,8 @@ impl Site {
             command.args(["--history", "*=off", "--direct-history", "off"]);
         }
         let running = Running::start(command, loopback(port), &self.work)?.listens()?;
+        // before it knows whom the fleet lets in no more it lets nobody in
+        running.until("it is ready", || http::ask(admin, "GET", "/readyz", "").is_ok())?;
         Ok(Gateway { running, api, admin })
     }
 

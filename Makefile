@@ -71,10 +71,12 @@ deps: ## install what the tests need (as root), or say what to install
 	@tests/cluster/deps.sh tests
 
 ##@ Benchmarks (results: docs/benchmarks.md)
-.PHONY: bench bench-memory bench-storm
-bench: ## this gateway beside others in one run, some 30 minutes (BENCH_QUICK=yes: small; RECORD=yes writes the result down)
+.PHONY: bench bench-memory bench-fleet bench-storm
+bench: ## this gateway beside others in one run, some 25 minutes (BENCH_QUICK=yes: small; RECORD=yes writes the result down)
 	@tests/bench/bench.sh
 bench-memory: ## memory of 18,000 idle sockets; fails above 2 KiB a socket (RECORD=yes writes the result down)
 	@tests/bench/memory.sh
+bench-fleet: ## what a back end publishes to three gateways over Redis, beside Socket.IO; 100,000 rooms subscribed again (RECORD=yes writes it down)
+	@BENCH_PART=bench-fleet tests/bench/bench.sh --workloads backend-room,backend-rooms,resubscribe
 bench-storm: ## 50,000 clients of a fleet that is killed come back at once to another (RECORD=yes writes the result down)
 	@BENCH_PART=bench-storm tests/bench/bench.sh --workloads comeback

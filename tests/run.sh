@@ -65,6 +65,7 @@ run_protocol() {
     suite 2 "${protocol[@]}"
     part "the benchmarks, with small numbers: every server delivers everything"
     BENCH_QUICK=yes tests/bench/bench.sh >/dev/null
+    BENCH_QUICK=yes tests/bench/bench.sh --workloads backend-room,backend-rooms,resubscribe >/dev/null
 }
 
 run_api() {

@@ -64,7 +64,7 @@ struct Cli {
     /// Servers; all by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     servers: Vec<Server>,
-    /// Workloads; all but `comeback` by default.
+    /// Workloads; all by default but those of fleets: `backend-room`, `backend-rooms`, `resubscribe`, `comeback`.
     #[arg(long, value_enum, value_delimiter = ',')]
     workloads: Vec<Workload>,
     /// What is measured, and when, for people.

@@ -72,9 +72,12 @@ impl Workload {
         )
     }
 
-    /// Whether it is run when none was named: a whole fleet is `make bench-storm`.
-    pub(crate) fn is_usual(self) -> bool {
-        self != Self::Comeback
+    /// Whether it is run when none was named: whole fleets are `make bench-fleet` and `make bench-storm`.
+    pub(crate) const fn is_usual(self) -> bool {
+        !matches!(
+            self,
+            Self::BackendRoom | Self::BackendRooms | Self::Resubscribe | Self::Comeback
+        )
     }
 
     /// Whether it means anything for this server.

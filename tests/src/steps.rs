@@ -102,7 +102,10 @@ impl Fleet {
     /// nodes' processes are this machine's: the local cluster.
     pub fn kill_process_of(&self, pod: &Pod) -> Result<(), Failure> {
         let first = container_statuses(pod).first().map(|status| &*status.name);
-        signal_process_of(pod, first.unwrap_or_default(), Signal::KILL)
+        Ok(kill_process(
+            process_of(pod, first.unwrap_or_default())?,
+            Signal::KILL,
+        )?)
     }
 
     /// Stops the process in a pod's container (SIGSTOP) until what is returned is dropped: to others it is as if the network
@@ -131,10 +134,6 @@ fn container_statuses(pod: &Pod) -> &[ContainerStatus] {
         .as_ref()
         .and_then(|status| status.container_statuses.as_deref());
     statuses.unwrap_or_default()
-}
-
-fn signal_process_of(pod: &Pod, container: &str, signal: Signal) -> Result<(), Failure> {
-    Ok(kill_process(process_of(pod, container)?, signal)?)
 }
 
 /// The process in a pod's container, among those of this machine.

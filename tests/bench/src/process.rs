@@ -40,8 +40,8 @@ impl Running {
         Ok(Self { child, log, address })
     }
 
-    /// Waits until something holds.
-    pub(crate) fn until(&self, what: &str, holds: impl Fn() -> bool) -> Result<()> {
+    /// Waits until something holds of the process, which must not end meanwhile.
+    pub(crate) fn until(&mut self, what: &str, holds: impl Fn() -> bool) -> Result<()> {
         let began = Instant::now();
         while !holds() {
             ensure!(
@@ -49,6 +49,9 @@ impl Running {
                 "in vain was waited until {what}: {}",
                 self.said()
             );
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended with {status}: {}", self.said());
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
@@ -56,14 +59,8 @@ impl Running {
 
     /// Waits until it listens.
     pub(crate) fn listens(mut self) -> Result<Self> {
-        let began = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
-            ensure!(began.elapsed() < START, "it does not listen: {}", self.said());
-            if let Some(status) = self.child.try_wait()? {
-                bail!("it ended with {status}: {}", self.said());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let address = self.address;
+        self.until("it listens", || TcpStream::connect(address).is_ok())?;
         Ok(self)
     }
 

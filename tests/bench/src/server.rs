@@ -132,7 +132,7 @@ impl Site {
         if !flags.history {
             command.args(["--history", "*=off", "--direct-history", "off"]);
         }
-        let running = Running::start(command, loopback(port), &self.work)?.listens()?;
+        let mut running = Running::start(command, loopback(port), &self.work)?.listens()?;
         // before it knows whom the fleet lets in no more it lets nobody in
         running.until("it is ready", || http::ask(admin, "GET", "/readyz", "").is_ok())?;
         Ok(Gateway { running, api, admin })

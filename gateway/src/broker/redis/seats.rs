@@ -21,7 +21,6 @@ use tokio::time::{sleep, timeout};
 use super::super::{BrokerError, Seat, Sink, Whereabouts};
 use super::answer::Answer;
 use super::naming;
-use super::queue::{Item, OnAnswer};
 use super::script::Request;
 use super::seat::{LEASE, SeatRequest};
 use super::shards::Shards;
@@ -287,17 +286,7 @@ impl Seats {
     }
 
     fn submit(&self, request: SeatRequest) {
-        let shards = Arc::clone(&self.shards);
-        let on_answer: OnAnswer = Box::new(move |answer| {
-            // it must not be done later than what comes next: everything is added under another lease
-            if answer == Err(BrokerError::Unavailable) {
-                shards.missed();
-            }
-        });
-        self.shards.submit_own(Item {
-            request: Request::Seat(request),
-            on_answer: Some(on_answer),
-        });
+        self.shards.submit_leased(Request::Seat(request));
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::{BrokerError, Health, Page, StreamKey};
 use super::answer::Answer;
 use super::cluster::{Alert, Nodes};
 use super::history::Read;
-use super::queue::{Commands, Item};
+use super::queue::{Commands, Item, OnAnswer};
 use super::script::Request;
 use super::shard::Shard;
 use super::table::Waiter;
@@ -83,8 +83,22 @@ impl Shards {
         }
     }
 
-    /// Puts a request of the broker's own.
-    pub(super) fn submit_own(&self, item: Item) {
+    /// Puts a request of the broker's own that must not be done later than what comes next: when it is not done at all, all of
+    /// its kind is done anew under another lease.
+    pub(super) fn submit_leased(self: &Arc<Self>, request: Request) {
+        let shards = Arc::clone(self);
+        let on_answer: OnAnswer = Box::new(move |answer| {
+            if answer == Err(BrokerError::Unavailable) {
+                shards.missed();
+            }
+        });
+        self.submit_own(Item {
+            request,
+            on_answer: Some(on_answer),
+        });
+    }
+
+    fn submit_own(&self, item: Item) {
         match item.request.name().and_then(|name| self.commands(name)) {
             Some(commands) => commands.submit_own(item),
             None => item.fail(BrokerError::Unavailable),
@@ -172,7 +186,7 @@ impl Shards {
     }
 
     /// A request that others must not overtake was not done: to whoever watches [`Shards::watch_up`] that is as a lost link.
-    pub(super) fn missed(&self) {
+    fn missed(&self) {
         if let Self::Many { alert, .. } = self {
             alert.missed();
         }

@@ -19,7 +19,6 @@ use super::answer::Answer;
 use super::attend::{Enter, Fleet, FleetRequest, PresenceRequest, Under};
 use super::config::PresenceSettings;
 use super::naming;
-use super::queue::{Item, OnAnswer};
 use super::script::Request;
 use super::shards::Shards;
 use super::stats::Stats;
@@ -343,16 +342,6 @@ impl Presence {
     }
 
     fn submit(&self, request: PresenceRequest) {
-        let shards = Arc::clone(&self.shards);
-        let on_answer: OnAnswer = Box::new(move |answer| {
-            // it must not be done later than what comes next: all members are told of again under another lease
-            if answer == Err(BrokerError::Unavailable) {
-                shards.missed();
-            }
-        });
-        self.shards.submit_own(Item {
-            request: Request::Presence(request),
-            on_answer: Some(on_answer),
-        });
+        self.shards.submit_leased(Request::Presence(request));
     }
 }

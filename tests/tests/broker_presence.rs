@@ -358,11 +358,16 @@ async fn the_members_of_a_killed_gateway_are_gone_and_announced_once() -> Result
     stays.join("r").await?;
     killed.signal(Signal::KILL)?;
     let begun = Instant::now();
-    let _stays = until_there(stays, 3).await?;
+    // whoever is not read from answers no ping, and is closed
+    let told = watchers
+        .iter_mut()
+        .map(|watcher| watcher.expect_many("user_left", 4));
+    let (stays, told) = tokio::join!(until_there(stays, 3), futures::future::try_join_all(told));
+    let _stays = stays?;
     println!("gone after {:?}", begun.elapsed());
-    for watcher in &mut watchers {
+    for (watcher, told) in watchers.iter_mut().zip(told?) {
         let mut gone = Vec::new();
-        for left in watcher.expect_many("user_left", 4).await? {
+        for left in told {
             gone.push(left["userId"].as_str().unwrap_or_default().to_owned());
         }
         gone.sort();

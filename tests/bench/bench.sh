@@ -3,7 +3,7 @@
 #   BENCH_QUICK=yes          small numbers, one round, no release build: whether everything works
 #   RECORD=yes               write the result into docs/benchmarks.md and docs/benchmarks/
 #   BENCH_PART=bench         the target: what it measures is written into the part of the page that is named so
-#   BENCH_MINUTES=40         no further round is begun that would end later
+#   BENCH_MINUTES=45         no further round is begun that would end later
 #   WSFLEET_PROGRAMS=FOLDER  programs that are built already (BENCH_QUICK only)
 # Further arguments go to wsfleet-bench, such as `--servers floor,gateway --workloads burst` (see its --help).
 . "$(dirname "$0")/../cluster/lib.sh"
@@ -22,7 +22,7 @@ case ${BENCH_QUICK:-} in
         step "building (release)"
         cargo build --release --quiet -p wsfleet-gateway -p wsfleet-bench -p wsfleet-load
         programs=${CARGO_TARGET_DIR:-target}/release
-        set -- --minutes "${BENCH_MINUTES:-40}" "$@"
+        set -- --minutes "${BENCH_MINUTES:-45}" "$@"
         ;;
     *)
         programs=${WSFLEET_PROGRAMS:-}

@@ -1,14 +1,15 @@
 //! The way of a batch to the members of a room: one write each.
 //!
 //! The first members, [`INLINE_CHUNKS`] of them, are written to by whoever delivers, at once; in most rooms these are all.
-//! Those behind them are spread over the workers: tasks take the next [`Fanout::chunk`] in turns, and after each chunk let
+//! Those behind them are spread over the workers: tasks take the next [`Fanout::chunk`] in turns, and every [`TURN`] let
 //! everything else run that is ready. There is one task fewer than there are workers, so that one is always free for
-//! whoever else is served; the others wait for a few milliseconds at most. A batch is written when its last chunk is; only
-//! then the room's next one is begun, so each member gets all of them in order.
+//! whoever else is served; only when several large rooms are written to at once does anybody wait, for about a turn. A
+//! batch is written when its last chunk is; only then the room's next one is begun, so each member gets all in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
@@ -30,6 +31,9 @@ const INLINE_CHUNKS: usize = 2;
 const AHEAD: usize = 16;
 /// Bytes that a chunk writes, about.
 const CHUNK_BYTES: usize = 1 << 20;
+/// How long a task writes before it lets others run. Each time wakes another worker, which looks for work, finds none, and
+/// disturbs whoever has the core: after each chunk would be too often.
+const TURN: Duration = Duration::from_millis(10);
 
 /// One batch on its way to the members of its room.
 pub(super) struct Fanout {
@@ -96,9 +100,13 @@ impl Fanout {
 
     async fn write_chunks(self: Arc<Self>, room: Arc<Room>) {
         let chunk = self.chunk();
+        let mut turn = Instant::now();
         while let Some(chunk) = self.take(chunk) {
             self.write(chunk);
-            tokio::task::yield_now().await;
+            if turn.elapsed() >= TURN {
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
         }
         if self.writers.fetch_sub(1, AcqRel) == 1 {
             self.finish();

@@ -72,7 +72,7 @@ deps: ## install what the tests need (as root), or say what to install
 
 ##@ Benchmarks (results: docs/benchmarks.md)
 .PHONY: bench bench-memory bench-fleet bench-storm
-bench: ## this gateway beside others in one run, some 30 minutes (BENCH_QUICK=yes: small; RECORD=yes writes the result down)
+bench: ## this gateway beside others in one run, some 25 minutes (BENCH_QUICK=yes: small; RECORD=yes writes the result down)
 	@tests/bench/bench.sh
 bench-memory: ## memory of 18,000 idle sockets; fails above 2 KiB a socket (RECORD=yes writes the result down)
 	@tests/bench/memory.sh

@@ -1,10 +1,11 @@
 //! The way of a batch to the members of a room: one write each.
 //!
-//! The first members, [`INLINE_CHUNKS`] of them, are written to by whoever delivers, at once; in most rooms these are all.
-//! Those behind them are spread over the workers: tasks take the next [`Fanout::chunk`] in turns, and every [`TURN`] let
-//! everything else run that is ready. There is one task fewer than there are workers, so that one is always free for
-//! whoever else is served; only when several large rooms are written to at once does anybody wait, for about a turn. A
-//! batch is written when its last chunk is; only then the room's next one is begun, so each member gets all in order.
+//! In most rooms all members are one [`Fanout::chunk`], written to by whoever delivers, at once. In larger ones tasks take
+//! the next chunk in turns, so that the workers share them: one task fewer than there are workers goes on to the end, and
+//! every [`TURN`] lets everything else run that is ready; one more, which is as quick to begin as the one that delivers,
+//! ends after the first [`SHARED_CHUNKS`]. So a message to a thousand members has all workers for the few milliseconds
+//! that it takes, while one worker is free for whoever else is served before a message to ten thousand has got far. A batch
+//! is written when its last chunk is; only then the room's next one is begun, so each member gets all in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -20,12 +21,12 @@ use crate::clock::{Clock, Tick};
 use crate::config::SlowPolicy;
 use crate::session::{Conn, Env};
 
-/// Members of a chunk, when messages are small.
-const CHUNK: usize = 512;
+/// Members of a chunk, when messages are small: enough that to hand it over costs little beside it.
+const CHUNK: usize = 256;
 /// Fewest members of a chunk, however large the messages are.
 const SMALLEST_CHUNK: usize = 8;
-/// So many chunks are written by who delivers, at once: to hand them over costs more than it spreads.
-const INLINE_CHUNKS: usize = 2;
+/// So many chunks are written by all workers; those behind them leave one free.
+const SHARED_CHUNKS: usize = 4;
 /// Members whose memory is fetched at once, before they are written to one after the other: the system calls between them
 /// leave nothing of it in the nearer caches.
 const AHEAD: usize = 16;
@@ -67,14 +68,9 @@ impl Fanout {
         (CHUNK_BYTES / self.batch.size().max(1)).clamp(SMALLEST_CHUNK, CHUNK)
     }
 
-    /// Members that are written to before anything is spread.
-    fn inline(&self) -> usize {
-        INLINE_CHUNKS * self.chunk()
-    }
-
     /// The runtime to spread it over, when that is worth it.
     pub(super) fn spreads(&self) -> Option<Handle> {
-        let large = self.members.len() > self.inline();
+        let large = self.members.len() > self.chunk();
         large.then(Handle::try_current)?.ok()
     }
 
@@ -84,24 +80,28 @@ impl Fanout {
         self.finish();
     }
 
-    /// Writes to the first members, and to the others from tasks of their own, the last of which goes on with the room.
+    /// Has all members written to by tasks, the last of which goes on with the room.
     pub(super) fn spread(self, room: &Arc<Room>, runtime: &Handle) {
-        self.write(self.take(self.inline()).unwrap_or_default());
-        let left = self.members.len().saturating_sub(self.inline());
-        let chunks = left.div_ceil(self.chunk());
-        let spare = runtime.metrics().num_workers().saturating_sub(1).max(1);
-        let writers = spare.min(chunks);
-        self.writers.store(writers, Relaxed);
+        let chunks = self.members.len().div_ceil(self.chunk());
+        let long = runtime.metrics().num_workers().saturating_sub(1);
+        let long = long.clamp(1, chunks);
+        self.writers.store(long + 1, Relaxed);
         let shared = Arc::new(self);
-        for _ in 0..writers {
-            runtime.spawn(Arc::clone(&shared).write_chunks(Arc::clone(room)));
+        for _ in 0..long {
+            runtime.spawn(Arc::clone(&shared).write_chunks(Arc::clone(room), usize::MAX));
         }
+        // the last one that a worker makes is its own next one; those before it go to workers that have nothing to do
+        runtime.spawn(shared.write_chunks(Arc::clone(room), SHARED_CHUNKS));
     }
 
-    async fn write_chunks(self: Arc<Self>, room: Arc<Room>) {
+    /// Writes chunks while there are any, none behind the first so many of all.
+    async fn write_chunks(self: Arc<Self>, room: Arc<Room>, first: usize) {
         let chunk = self.chunk();
+        let until = first.saturating_mul(chunk);
         let mut turn = Instant::now();
-        while let Some(chunk) = self.take(chunk) {
+        while self.next.load(Relaxed) < until
+            && let Some(chunk) = self.take(chunk)
+        {
             self.write(chunk);
             if turn.elapsed() >= TURN {
                 tokio::task::yield_now().await;

@@ -138,7 +138,7 @@ impl Scale {
     pub(crate) const fn full() -> Self {
         Self {
             rounds: 3,
-            pairs: 12,
+            pairs: 8,
             idle: 18_000,
             crowd: 10_000,
             room: 1_000,

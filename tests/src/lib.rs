@@ -10,6 +10,7 @@ pub mod codec;
 pub mod farewell;
 pub mod fleet;
 pub mod gateway;
+pub mod guarded;
 pub mod http;
 pub mod issuer;
 pub mod load;

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use wsfleet_tests::client::{Client, jwt, unix_now};
-use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
+use wsfleet_tests::client::{Client, unix_now};
+use wsfleet_tests::gateway::{Fleet, Kind};
+use wsfleet_tests::guarded::Guarded;
 use wsfleet_tests::on_each_broker;
 use wsfleet_tests::resume::say;
 use wsfleet_tests::wait::until_async;
@@ -287,18 +288,9 @@ async fn a_msg_id_belongs_to_its_sender_and_to_its_stream(kind: Kind) -> Result<
 
 #[tokio::test]
 async fn history_is_for_those_who_may_join() -> Result<()> {
-    let secret = b"0123456789abcdef0123456789abcdef";
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), secret)?;
-    let path = file.path().display().to_string();
-    let gateway = Gateway::start(&["--jwt-secret-file", &path])?;
-    let claims = json!({"sub": "ann", "exp": unix_now() + 60, "rooms": ["open"]});
-    let token = jwt(secret, &claims)?;
-    let mut ann = wsfleet_tests::client::Connect::to(gateway.ports.clients)
-        .token(&token)
-        .open()
-        .await?;
-    ann.expect("welcome").await?;
+    let guarded = Guarded::start(&[]).await?;
+    let claims = json!({"sub": "ann", "exp": unix_now() + 600, "rooms": ["open"]});
+    let mut ann = guarded.client(&claims).await?;
     ann.send(json!({"type": "history", "room": "closed", "limit": 1, "id": 5}))
         .await?;
     let error = ann.expect("error").await?;

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use wsfleet_gateway::protocol::Codec;
-use wsfleet_tests::client::{Client, Connect, jwt, unix_now};
-use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
+use wsfleet_tests::client::{Client, unix_now};
+use wsfleet_tests::gateway::{Fleet, Kind};
+use wsfleet_tests::guarded::Guarded;
 use wsfleet_tests::on_each_broker;
 use wsfleet_tests::wait::until_async;
 
@@ -227,15 +228,9 @@ async fn every_codec_tells_the_same(kind: Kind) -> Result<()> {
 
 #[tokio::test]
 async fn presence_is_for_those_who_may_join() -> Result<()> {
-    let secret = b"0123456789abcdef0123456789abcdef";
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), secret)?;
-    let path = file.path().display().to_string();
-    let gateway = Gateway::start(&["--jwt-secret-file", &path])?;
-    let claims = json!({"sub": "ann", "exp": unix_now() + 60, "rooms": ["open"]});
-    let token = jwt(secret, &claims)?;
-    let mut ann = Connect::to(gateway.ports.clients).token(&token).open().await?;
-    ann.expect("welcome").await?;
+    let guarded = Guarded::start(&[]).await?;
+    let claims = json!({"sub": "ann", "exp": unix_now() + 600, "rooms": ["open"]});
+    let mut ann = guarded.client(&claims).await?;
     let error = ask(&mut ann, json!({"type": "presence", "room": "closed", "id": 5})).await?;
     assert_eq!((&error["code"], &error["id"]), (&json!("forbidden"), &json!(5)));
     assert_eq!(presence(&mut ann, "open").await?, (vec![], 0));

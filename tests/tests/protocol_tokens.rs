@@ -3,47 +3,14 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use tempfile::NamedTempFile;
-use wsfleet_tests::client::{Client, Connect, jwt, unix_now};
+use wsfleet_tests::client::{Client, Connect, unix_now};
 use wsfleet_tests::gateway::Gateway;
+use wsfleet_tests::guarded::{Guarded, connected};
 use wsfleet_tests::issuer::{Issuer, Signer};
 use wsfleet_tests::wait::{until, until_async};
 
-const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
-
-/// A gateway with a secret.
-struct Guarded {
-    gateway: Gateway,
-    _secret: NamedTempFile,
-}
-
-async fn guarded(more: &[&str]) -> Result<Guarded> {
-    let secret = NamedTempFile::new()?;
-    std::fs::write(secret.path(), SECRET)?;
-    let path = secret.path().to_string_lossy().into_owned();
-    let gateway = Gateway::start(&[&["--auth", "jwt", "--jwt-secret-file", &path][..], more].concat())?;
-    gateway.ready().await?;
-    Ok(Guarded {
-        gateway,
-        _secret: secret,
-    })
-}
-
-impl Guarded {
-    /// Connects with these claims, and awaits the `welcome`.
-    async fn client(&self, claims: &Value) -> Result<Client> {
-        connected(&self.gateway, &jwt(SECRET, claims)?).await
-    }
-}
-
-async fn connected(gateway: &Gateway, token: &str) -> Result<Client> {
-    let mut client = Connect::to(gateway.ports.clients).token(token).open().await?;
-    client.expect("welcome").await?;
-    Ok(client)
-}
-
 async fn refresh(client: &mut Client, claims: &Value) -> Result<()> {
-    let token = jwt(SECRET, claims)?;
+    let token = Guarded::token(claims)?;
     client
         .send(json!({"type": "refresh", "token": token, "id": 7}))
         .await
@@ -55,7 +22,7 @@ fn for_ten_minutes(user: &str) -> Value {
 
 #[tokio::test]
 async fn a_refreshed_connection_outlives_its_first_token_and_another_does_not() -> Result<()> {
-    let guarded = guarded(&["--token-grace", "1"]).await?;
+    let guarded = Guarded::start(&["--token-grace", "1"]).await?;
     // long enough for what comes before its end on a machine that pauses
     let short = |user: &str| json!({"sub": user, "exp": unix_now() + 10});
     let mut ann = guarded.client(&short("ann")).await?;
@@ -79,7 +46,7 @@ async fn a_refreshed_connection_outlives_its_first_token_and_another_does_not() 
 
 #[tokio::test]
 async fn a_token_that_has_ended_can_be_renewed_within_the_grace() -> Result<()> {
-    let guarded = guarded(&["--token-grace", "600"]).await?;
+    let guarded = Guarded::start(&["--token-grace", "600"]).await?;
     // long enough to connect on a machine that pauses
     let end = unix_now() + 10;
     let mut ann = guarded.client(&json!({"sub": "ann", "exp": end})).await?;
@@ -92,7 +59,7 @@ async fn a_token_that_has_ended_can_be_renewed_within_the_grace() -> Result<()> 
 
 #[tokio::test]
 async fn a_bad_token_does_not_refresh_and_changes_nothing() -> Result<()> {
-    let guarded = guarded(&[]).await?;
+    let guarded = Guarded::start(&[]).await?;
     let mut ann = guarded.client(&for_ten_minutes("ann")).await?;
     for bad in [
         for_ten_minutes("bob"),
@@ -121,7 +88,7 @@ async fn a_bad_token_does_not_refresh_and_changes_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_token_opens_the_rooms_of_its_claims_and_no_others() -> Result<()> {
-    let guarded = guarded(&[]).await?;
+    let guarded = Guarded::start(&[]).await?;
     let claims = json!({"sub": "ann", "rooms": ["chat:*", "news"], "publish": ["chat:*"]});
     let mut ann = guarded.client(&claims).await?;
     let mut bob = guarded.client(&json!({"sub": "bob"})).await?;
@@ -157,7 +124,7 @@ async fn a_token_opens_the_rooms_of_its_claims_and_no_others() -> Result<()> {
 
 #[tokio::test]
 async fn a_token_without_the_claim_opens_nothing_where_the_claim_is_required() -> Result<()> {
-    let guarded = guarded(&["--rooms-claim", "required"]).await?;
+    let guarded = Guarded::start(&["--rooms-claim", "required"]).await?;
     let mut ann = guarded.client(&json!({"sub": "ann"})).await?;
     ann.send(json!({"type": "join", "room": "news"})).await?;
     assert_eq!(ann.expect("error").await?["code"], "forbidden");

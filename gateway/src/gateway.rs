@@ -14,6 +14,7 @@ use crate::limits::InboundRates;
 use crate::metrics::Metrics;
 use crate::protocol::WelcomeLimits;
 use crate::room::{Absent, Rooms};
+use crate::routing::Routing;
 use crate::session::{Census, Connections, Env, Place};
 use crate::tls::{self, Tls};
 
@@ -60,6 +61,9 @@ pub enum GatewayError {
     /// The certificate's files fitted when [`Settings`] were loaded, and do not any more: start again.
     #[error(transparent)]
     Tls(#[from] tls::StartError),
+    /// No token can be signed: a mistake in the program.
+    #[error("routing token: {0}")]
+    Routing(#[from] jsonwebtoken::errors::Error),
     /// Two metrics with one name: a mistake in the program.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -82,6 +86,7 @@ impl Gateway {
             absent: Absent::default(),
             connections_per_user: limits.connections_per_user,
             resume_window: settings.histories.resume_window(),
+            routing: routing(&settings)?,
             welcome_limits: WelcomeLimits::from(limits),
         });
         let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
@@ -142,6 +147,12 @@ impl Gateway {
             settings,
         }))
     }
+}
+
+/// What clients are told for a proxy in front, when there is a key.
+fn routing(settings: &Settings) -> Result<Option<Routing>, GatewayError> {
+    let of = |key| Routing::new(key, settings.server_id.shared(), Clock::unix_seconds());
+    Ok(settings.routing_key.as_ref().map(of).transpose()?)
 }
 
 impl Gateway {

@@ -23,6 +23,7 @@ pub mod metrics;
 mod pattern;
 pub mod protocol;
 pub mod room;
+pub mod routing;
 mod run;
 pub mod session;
 mod shutdown;

@@ -30,6 +30,7 @@ pub(crate) fn env() -> Env {
         absent: crate::room::Absent::default(),
         connections_per_user: limits.connections_per_user,
         resume_window: Duration::from_mins(5),
+        routing: None,
         welcome_limits: WelcomeLimits::from(&limits),
     }
 }

@@ -10,7 +10,8 @@ cluster='containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking
     /usr/include/stdio.h:libc6-dev'
 images='buildah:buildah redis-server:redis-server prometheus:prometheus gcc:gcc
     /usr/include/stdio.h:libc6-dev /etc/ssl/certs/ca-certificates.crt:ca-certificates'
-tests='redis-server:redis-server prometheus:prometheus nft:nftables ip:iproute2 unshare:util-linux'
+tests='redis-server:redis-server prometheus:prometheus nft:nftables ip:iproute2 unshare:util-linux
+    /usr/sbin/nginx:nginx-light /usr/sbin/haproxy:haproxy'
 bench='node:nodejs npm:npm strace:strace redis-server:redis-server'
 client='node:nodejs npm:npm redis-server:redis-server chromium:chromium
     /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core'

@@ -1,8 +1,6 @@
 //! A WebSocket client that notes everything it hears, and waits for what it expects with a deadline.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,19 +9,16 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::ClientConfig;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::{Error, Message, http};
+use tokio_tungstenite::tungstenite::{Message, http};
 use tokio_util::either::Either;
 
 use wsfleet_gateway::protocol::Codec;
 
 use crate::codec;
-use crate::http::Answer;
+pub use crate::connect::{Connect, Upgrade};
 use crate::wait::{SOON, soon};
 
 /// Code of a connection that ended without a close frame (RFC 6455 §7.1.5).
@@ -31,131 +26,8 @@ pub const CUT: u16 = 1006;
 /// Code of a close frame without a code (RFC 6455 §7.1.5).
 pub const NO_CODE: u16 = 1005;
 
-/// What came of an upgrade.
-#[derive(Debug)]
-pub enum Upgrade {
-    /// 101.
-    Open(Box<Client>),
-    /// Any other status.
-    Refused(Answer),
-}
-
-/// How to connect.
-#[derive(Clone, Debug)]
-pub struct Connect {
-    to: SocketAddr,
-    path: String,
-    headers: Vec<(&'static str, String)>,
-    receive_buffer: Option<u32>,
-    codec: Codec,
-    tls: Option<Arc<ClientConfig>>,
-}
-
 /// What a client is connected by.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
-
-impl Connect {
-    /// To a gateway's client port, without a token.
-    pub fn to(to: SocketAddr) -> Self {
-        Self {
-            to,
-            path: "/ws".to_owned(),
-            headers: Vec::new(),
-            receive_buffer: None,
-            codec: Codec::Json,
-            tls: None,
-        }
-    }
-
-    /// By TLS, to `localhost`.
-    #[must_use]
-    pub fn tls(mut self, config: &Arc<ClientConfig>) -> Self {
-        self.tls = Some(Arc::clone(config));
-        self
-    }
-
-    /// With `?token=`.
-    #[must_use]
-    pub fn token(mut self, token: &str) -> Self {
-        self.path = format!("/ws?token={token}");
-        self
-    }
-
-    /// With a header.
-    #[must_use]
-    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    /// With the subprotocol of this codec.
-    #[must_use]
-    pub fn codec(mut self, codec: Codec) -> Self {
-        self.codec = codec;
-        self.header("sec-websocket-protocol", codec.subprotocol())
-    }
-
-    /// With a small receive buffer, so that not reading is felt soon.
-    #[must_use]
-    pub const fn receive_buffer(mut self, bytes: u32) -> Self {
-        self.receive_buffer = Some(bytes);
-        self
-    }
-
-    /// Connects; a refusal is an outcome, not an error.
-    pub async fn upgrade(self) -> Result<Upgrade> {
-        soon("an upgrade", Box::pin(self.exchange())).await?
-    }
-
-    /// Connects; a refusal is an error.
-    pub async fn open(self) -> Result<Client> {
-        match self.upgrade().await? {
-            Upgrade::Open(client) => Ok(*client),
-            Upgrade::Refused(answer) => bail!("refused: {answer:?}"),
-        }
-    }
-
-    async fn exchange(self) -> Result<Upgrade> {
-        let socket = if self.to.is_ipv4() {
-            tokio::net::TcpSocket::new_v4()?
-        } else {
-            tokio::net::TcpSocket::new_v6()?
-        };
-        if let Some(bytes) = self.receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        let stream = socket.connect(self.to).await?;
-        stream.set_nodelay(true)?;
-        let stream = match self.tls {
-            None => Either::Left(stream),
-            Some(config) => {
-                let tls = TlsConnector::from(config).connect("localhost".try_into()?, stream);
-                Either::Right(Box::new(Box::pin(tls).await.context("TLS")?))
-            }
-        };
-        let mut request = format!("ws://{}{}", self.to, self.path).into_client_request()?;
-        for (name, value) in self.headers {
-            request.headers_mut().insert(name, value.parse()?);
-        }
-        match tokio_tungstenite::client_async(request, stream).await {
-            Ok((socket, response)) => Ok(Upgrade::Open(Box::new(Client::new(
-                socket,
-                response.headers().clone(),
-                self.codec,
-            )))),
-            Err(Error::Http(response)) => {
-                let (head, body) = response.into_parts();
-                let body = String::from_utf8(body.unwrap_or_default())?;
-                Ok(Upgrade::Refused(Answer {
-                    status: head.status,
-                    headers: head.headers,
-                    body,
-                }))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
 
 /// A connection. Messages that were read while another one was expected are kept for later.
 #[derive(Debug)]
@@ -169,7 +41,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn new(socket: WebSocketStream<Stream>, headers: http::HeaderMap, codec: Codec) -> Self {
+    pub(crate) fn new(socket: WebSocketStream<Stream>, headers: http::HeaderMap, codec: Codec) -> Self {
         Self {
             socket,
             headers,

@@ -49,6 +49,7 @@ fn server_messages<'a>(
             position: Standing { epoch: a, offset },
             features: &["one", "two"],
         },
+        ServerMessage::RoutingToken { token: a },
         ServerMessage::Joined {
             room: a,
             epoch: b,

@@ -71,7 +71,6 @@ export class Client extends Emitter<ClientEvents> {
   readonly #effects: Effect[] = [];
   #ids = 0;
   #welcome: Welcome | undefined;
-  #routing: string | undefined;
   /** More waits than the gateway's limits let through at once. */
   #paced = false;
   #running = false;
@@ -225,7 +224,8 @@ export class Client extends Emitter<ClientEvents> {
       if (!this.#sockets.has(link)) return;
       const target = new URL(typeof url === "string" ? url : url());
       const protocols = [codec.subprotocol];
-      if (this.#routing !== undefined) target.searchParams.set("routing", this.#routing);
+      const { routing } = this.#session;
+      if (routing !== undefined) target.searchParams.set("routing", routing);
       if (token !== undefined && tokenIn === "subprotocol") protocols.push(`bearer.${token}`);
       else if (token !== undefined) target.searchParams.set("token", token);
       const socket = new Socket(new WebSocket(target.href, protocols), codec, {
@@ -354,7 +354,7 @@ export class Client extends Emitter<ClientEvents> {
         this.emit("welcome", message);
         break;
       case "routing_token":
-        this.#routing = message.token;
+        this.#session.routed(link, message.token);
         break;
       case "direct_message":
         this.#personal.message(message, link);

@@ -75,6 +75,8 @@ export class Session {
   #old: Link | undefined;
   /** When the next connection is to be opened. */
   #openAt: number | undefined;
+  /** What brings it back to the gateway of a link, where a proxy heeds it. */
+  #routing: { token: string; link: number } | undefined;
   /** When the gateway asked this client to reconnect. */
   #told: number | undefined;
 
@@ -91,6 +93,11 @@ export class Session {
   /** The link that is being left. */
   get old(): number | undefined {
     return this.#old?.id;
+  }
+
+  /** What the next connection says about where it comes from. */
+  get routing(): string | undefined {
+    return this.#routing?.token;
   }
 
   /** Effects since the last call, in order. */
@@ -139,8 +146,14 @@ export class Session {
     if (this.state !== "open") this.#change({ state: "open" });
   }
 
+  /** The gateway of a link said how it is found again. */
+  routed(link: number, token: string): void {
+    this.#routing = { token, link };
+  }
+
   /** `server_shutdown`: the next connection is opened at this client's own time, before this one is closed. */
   shutdown(id: number, reconnectDelay: number, deadline: number | null, now: number): void {
+    this.#unroute(id);
     if (this.#current?.id !== id) return;
     const at = now + reconnectDelay;
     // a deadline in the past is one of a clock that differs
@@ -158,6 +171,7 @@ export class Session {
 
   /** A link has ended, or could not be opened. */
   ended(id: number, code: number, reason: string, now: number): void {
+    if (advice(code) === "own") this.#unroute(id);
     if (this.#old?.id === id) {
       this.#old = undefined;
       this.#effects.push({ do: "lost", link: id });
@@ -226,6 +240,11 @@ export class Session {
     }
     this.#openAt = now + wait;
     if (!this.#current) this.#change({ state: "reconnecting", code, reason, delay: wait });
+  }
+
+  /** The gateway of that link goes away: the next connection is not to be led there. */
+  #unroute(link: number): void {
+    if (this.#routing?.link === link) this.#routing = undefined;
   }
 
   /** Gives a link up from our side. */

@@ -6,7 +6,7 @@ import type { StateChange } from "../src/index.js";
 import { VirtualClock } from "./support/clock.js";
 import { client } from "./support/gateway.js";
 import { Scripted } from "./support/scripted.js";
-import { comesBack, inRoom, message, stage } from "./support/stage.js";
+import { comesBack, direct, directs, inRoom, message, shutdown, stage } from "./support/stage.js";
 import { until } from "./support/wait.js";
 
 test("a dead link is found by its silence, and replaced soon", async (t) => {
@@ -64,6 +64,34 @@ test("the routing token and the token are in the next request", async (t) => {
   const second = await comesBack(all, 1);
   assert.equal(second.request, "/ws?routing=pod+1&token=secret");
   assert.equal(second.protocols, "wsfleet.v1.json");
+});
+
+test("the routing token of a gateway that goes away is forgotten, and that of the next one is kept", async (t) => {
+  const all = await stage(t);
+  let told = 0;
+  all.one.on("shutdown", () => told++);
+  const heard = directs(all.one);
+  // is not answered: the first connection stays beside the second
+  void all.one.direct("v", "waits");
+  await all.first.expect("direct_message");
+  all.first.send({ type: "routing_token", token: "one" }, shutdown);
+  await until("it was told", () => told === 1);
+  all.clock.advance(all.clock.due);
+  const second = await all.gateway.peer(1);
+  assert.equal(second.request, "/ws");
+  second.welcome();
+  second.send({ type: "routing_token", token: "two" }, direct(1));
+  await until("it has the other token", () => heard.length === 1);
+  all.first.send(shutdown);
+  await until("it was told again", () => told === 2);
+  second.socket.terminate();
+  const third = await comesBack(all, 2);
+  assert.equal(third.request, "/ws?routing=two");
+  third.welcome();
+  await until("it is open again", () => all.one.state === "open");
+  third.send({ type: "routing_token", token: "three" });
+  third.socket.close(1012);
+  assert.equal((await comesBack(all, 3)).request, "/ws");
 });
 
 test("a token can be a subprotocol", async (t) => {

@@ -1,7 +1,10 @@
 /** Coming back to the real gateway: what was missed comes once and in order, or its loss is told. */
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test, type TestContext } from "node:test";
-import { json, type Codec, type Options } from "../src/index.js";
+import { json, type Client, type Codec, type Options } from "../src/index.js";
 import { msgpack } from "../src/msgpack.js";
 import { proto } from "../src/proto.js";
 import { cuttable, directs, flow, joined, upTo } from "./support/flow.js";
@@ -196,4 +199,42 @@ test("a gateway that is killed while 50 messages a second flow costs a moment, a
   await until("messages flow", () => all.movers.every(({ seen }) => seen.length > 10));
   await all.first.kill();
   await whole(t, all);
+});
+
+test("after a cut it says where it was, with every codec, and after a drain it does not", async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), "wsfleet-js-"));
+  t.after(() => {
+    rmSync(directory, { recursive: true });
+  });
+  const key = join(directory, "key");
+  writeFileSync(key, "a key of sixteen bytes or more");
+  const broker = await redis(t);
+  const start = (id: string): Promise<Gateway> =>
+    Gateway.start(t, [...OPEN, "--broker", broker, "--server-id", id, "--routing-key-file", key]);
+  const [left, right] = await Promise.all([start("left"), start("right")]);
+  const hints = (gateway: Gateway): Promise<number[]> =>
+    Promise.all(
+      ["own", "other", "invalid"].map((result) => gateway.metric("ws_routing_hints_total", `result="${result}"`)),
+    );
+  let target = left;
+  const clients: { one: Client; cut: () => void }[] = [];
+  for (const [index, codec] of [json, msgpack, proto].entries()) {
+    const { WebSocket, cut, connections } = cuttable();
+    const options = { ...FAST, codec, WebSocket, url: () => target.url };
+    const one = await connected(t, left, `u${index}`, options);
+    assert.ok(one.welcome?.features.includes("routing_token"));
+    cut();
+    await until("it is back", () => connections() === 2 && one.state === "open");
+    assert.deepEqual(await hints(left), [index + 1, 0, 0]);
+    clients.push({ one, cut });
+  }
+  target = right;
+  await left.drain("drain");
+  for (const { one } of clients) await until("it moved", () => one.welcome?.serverId === "right");
+  assert.deepEqual(await hints(right), [0, 0, 0]);
+  target = left;
+  await left.drain("resume");
+  clients[0]?.cut();
+  await until("it is on the other again", () => clients[0]?.one.welcome?.serverId === "left");
+  assert.deepEqual(await hints(left), [3, 1, 0]);
 });

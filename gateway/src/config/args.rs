@@ -78,6 +78,10 @@ pub struct Args {
     /// File with the bearer token of the admin API; without it only loopback callers are served
     #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<Text>,
+    /// File with the key, the same for a whole fleet, that gateways sign routing tokens with: hints for a proxy in front, which
+    /// clients send as ?routing= when they come back; without it there are none
+    #[arg(long, value_name = "FILE")]
+    pub routing_key_file: Option<Text>,
     /// Sockets at a time; lowered to what the descriptor limit allows [default: 20000]
     #[arg(long, value_name = "NUMBER")]
     pub max_connections: Option<Text>,

@@ -19,8 +19,8 @@ use super::values::{
 };
 use crate::tls::TlsFiles;
 
-/// Bytes of a bearer token, at least: what cannot be guessed.
-const BEARER_BYTES: usize = 16;
+/// Bytes of a bearer token or a routing key, at least: what cannot be guessed.
+const SECRET_BYTES: usize = 16;
 
 /// All settings of a gateway, checked.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct Settings {
     pub api_key: Option<Secret>,
     /// Bearer token of the admin API; `None`: only loopback callers.
     pub admin_token: Option<Secret>,
+    /// What routing tokens are signed with; `None`: there are none.
+    pub routing_key: Option<Secret>,
     /// Sockets at a time.
     pub max_connections: MaxConnections,
     /// Time over which a drain after SIGTERM spreads its closes.
@@ -129,8 +131,9 @@ impl Layers {
                 .value("token-grace", |args| &args.token_grace)?
                 .unwrap_or_default(),
             tls: self.tls()?,
-            api_key: self.bearer("api-key-file", |args| &args.api_key_file)?,
-            admin_token: self.bearer("admin-token-file", |args| &args.admin_token_file)?,
+            api_key: self.secret("api-key-file", |args| &args.api_key_file)?,
+            admin_token: self.secret("admin-token-file", |args| &args.admin_token_file)?,
+            routing_key: self.secret("routing-key-file", |args| &args.routing_key_file)?,
             max_connections: self
                 .value("max-connections", |args| &args.max_connections)?
                 .unwrap_or_default(),
@@ -206,13 +209,13 @@ impl Layers {
         text.parse().map_err(|_| refused(flag, layer, text, allowed))
     }
 
-    fn bearer(
+    fn secret(
         &self,
         flag: &'static str,
         field: fn(&Args) -> &Option<Text>,
     ) -> Result<Option<Secret>, ConfigError> {
         self.text(field)
-            .map(|(_, path)| Secret::read(flag, path, BEARER_BYTES))
+            .map(|(_, path)| Secret::read(flag, path, SECRET_BYTES))
             .transpose()
     }
 

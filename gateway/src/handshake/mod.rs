@@ -210,6 +210,10 @@ pub fn accept(gateway: &Arc<Gateway>, peer: IpAddr, request: &http::request::Par
             return Answer::Now(Box::new((no.response(), None)));
         }
     };
+    let routing = gateway.env.routing.as_ref();
+    if let Some(hint) = routing.and_then(|routing| routing.hint(request.uri.query())) {
+        gateway.env.metrics.hints.count(hint);
+    }
     let id = gateway.connections.next_id();
     let credentials = Credentials::find(
         texts(&request.headers, &header::AUTHORIZATION).next(),

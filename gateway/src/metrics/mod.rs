@@ -4,6 +4,7 @@
 //! series together are far below 500.
 
 mod resume;
+mod routing;
 mod slow;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use prometheus::{
 use crate::protocol::{CloseCode, CloseReason, Initiator, MessageKind};
 
 pub use resume::ResumeCounters;
+pub use routing::HintCounters;
 pub use slow::SlowCounters;
 
 /// Why an upgrade was refused; label `reason` of `ws_admission_rejected_total`.
@@ -119,6 +121,8 @@ pub struct Metrics {
     rejected: Vec<IntCounter>,
     /// Streams that clients came back to.
     pub resumes: ResumeCounters,
+    /// Routing tokens that clients came with.
+    pub hints: HintCounters,
     /// Sockets that a drain has still to close.
     pub drain_remaining: IntGauge,
     /// Sockets that a drain closed.
@@ -252,6 +256,7 @@ impl Metrics {
                 .map(|reason| rejected.with_label_values(&[reason.as_str()]))
                 .collect(),
             resumes: ResumeCounters::new(&b)?,
+            hints: HintCounters::new(&b)?,
             drain_remaining: b.gauge(
                 "ws_drain_remaining_connections",
                 "Sockets that a drain has still to close.",

@@ -29,6 +29,11 @@ pub enum ServerMessage<'a> {
         /// What this gateway can do beyond the reference articles' protocol.
         features: &'a [&'a str],
     },
+    /// Right behind the first message, of a gateway that has one: what the client sends as `?routing=` when it comes back.
+    RoutingToken {
+        /// For gateways, and for a proxy in front of them.
+        token: &'a str,
+    },
     /// The client is in the room: it gets every message after `offset`.
     Joined {
         /// Which.

@@ -19,6 +19,7 @@ use super::sweep::PING_INTERVAL;
 use crate::broker::Position;
 use crate::clock::Tick;
 use crate::protocol::{CloseReason, Format, ServerMessage, Standing};
+use crate::routing::Routing;
 use crate::stream::Stream;
 
 /// Bytes that [`Conn::read`] makes room for.
@@ -36,6 +37,9 @@ const FEATURES: &[&str] = &[
     "resume",
     "user_left",
 ];
+
+/// What it can do besides when it has a routing key.
+const ROUTING: &[&str] = &["routing_token"];
 
 /// The messages of frames, one by one.
 type Each<'e> = &'e dyn Fn() -> Vec<Lossy>;
@@ -159,9 +163,10 @@ impl Conn {
         }
     }
 
-    /// Sends the first message, which tells where the user's personal stream stands.
+    /// Sends the first message, which tells where the user's personal stream stands, and with it the routing token.
     pub(crate) fn welcome(self: &Arc<Self>, position: &Position) {
         let env = &self.env;
+        let token = env.routing.as_ref().map(Routing::token);
         let welcome = ServerMessage::Welcome {
             connection_id: &self.id.text(&env.instance),
             user_id: &self.user,
@@ -173,10 +178,17 @@ impl Conn {
                 epoch: &position.epoch,
                 offset: position.offset,
             },
-            features: FEATURES,
+            features: &[FEATURES, token.map_or(&[], |_| ROUTING)].concat(),
         };
-        env.metrics.sent(1);
-        self.send(&self.format.frame(&welcome), 1, env.clock.tick());
+        let mut frames = Vec::new();
+        self.format.encode_frame(&welcome, &mut frames);
+        if let Some(token) = token {
+            let token = ServerMessage::RoutingToken { token };
+            self.format.encode_frame(&token, &mut frames);
+        }
+        let messages = 1 + u32::from(token.is_some());
+        env.metrics.sent(messages.into());
+        self.send(&frames.into(), messages, env.clock.tick());
     }
 
     /// Sends a control frame: not a message, so it does not count as activity.

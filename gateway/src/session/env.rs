@@ -8,6 +8,7 @@ use crate::config::{Limit, Presences, SlowPolicies};
 use crate::metrics::Metrics;
 use crate::protocol::{CloseReason, Initiator, WelcomeLimits};
 use crate::room::Absent;
+use crate::routing::Routing;
 
 /// What all connections and rooms of a gateway share.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Env {
     pub connections_per_user: Limit,
     /// For how long at most messages are kept for those who come back.
     pub resume_window: Duration,
+    /// What clients are told for a proxy in front, if they are.
+    pub routing: Option<Routing>,
     /// What clients are told to keep to.
     pub welcome_limits: WelcomeLimits,
 }

@@ -45,6 +45,7 @@ macro_rules! kinds {
 
 kinds! {
     Welcome { connection_id, user_id, server_id, ping_interval, limits, features, resume_window, position }
+    RoutingToken { token }
     Joined { room, epoch, offset, recovered, reason }
     Resumed { epoch, offset, recovered, reason }
     History { room, epoch, offset, messages, next, id = optional_text }

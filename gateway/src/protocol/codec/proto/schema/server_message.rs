@@ -34,6 +34,8 @@ pub(in super::super) enum Message {
     History(History),
     #[prost(message, tag = "16")]
     Presence(Presence),
+    #[prost(message, tag = "17")]
+    RoutingToken(RoutingToken),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -259,4 +261,10 @@ pub(in super::super) struct Presence {
     pub(in super::super) next: Option<String>,
     #[prost(string, optional, tag = "5")]
     pub(in super::super) id: Option<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in super::super) struct RoutingToken {
+    #[prost(string, tag = "1")]
+    pub(in super::super) token: String,
 }

@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
+pub mod redis_tls;
 pub mod resume;
 pub mod scenario;
 pub mod sentinel;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use redis::{Cmd, FromRedisValue};
 
 use crate::redis::RedisServer;
+use crate::redis_tls::{Shown, free_port};
 use crate::wait::until_async;
 
 /// Primaries; as many replicas follow.
@@ -23,6 +24,8 @@ const SLOTS: usize = 16_384;
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
+    /// Ports for TLS, when the nodes speak it.
+    tls: Vec<u16>,
 }
 
 /// One line of `CLUSTER NODES`.
@@ -37,14 +40,33 @@ struct Line {
 impl RedisCluster {
     /// Starts one whose nodes count as failed after `timeout` of silence.
     pub async fn start(timeout: Duration) -> Result<Self> {
+        Self::start_as(timeout, None).await
+    }
+
+    /// One whose nodes speak TLS with gateways and with each other, and go by the name `localhost`.
+    pub async fn start_secured(timeout: Duration, shown: &Shown) -> Result<Self> {
+        Self::start_as(timeout, Some(shown)).await
+    }
+
+    async fn start_as(timeout: Duration, shown: Option<&Shown>) -> Result<Self> {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
+        let mut tls = Vec::new();
         for _ in 0..NODES {
-            let (node, bus) = start_node(timeout).await?;
+            let mut more = Vec::new();
+            if let Some(shown) = shown {
+                let port = free_port()?;
+                tls.push(port);
+                more = shown.settings(port);
+                more.extend(
+                    ["--tls-cluster", "yes", "--cluster-announce-hostname", "localhost"].map(str::to_owned),
+                );
+            }
+            let (node, bus) = start_node(timeout, &more).await?;
             nodes.push(node);
             buses.push(bus);
         }
-        let cluster = Self { nodes };
+        let cluster = Self { nodes, tls };
         for (node, bus) in buses.into_iter().enumerate() {
             let epoch = (node + 1).to_string();
             cluster
@@ -83,6 +105,17 @@ impl RedisCluster {
     pub fn url(&self) -> String {
         let (replica, primary) = (self.nodes[NODES - 1].port(), self.nodes[0].port());
         format!("redis-cluster://127.0.0.1:{replica},127.0.0.1:{primary}")
+    }
+
+    /// As [`RedisCluster::url`], with TLS.
+    pub fn tls_url(&self) -> String {
+        let (replica, primary) = (self.tls[NODES - 1], self.tls[0]);
+        format!("rediss-cluster://localhost:{replica},localhost:{primary}")
+    }
+
+    /// A node's port for TLS.
+    pub fn tls_port(&self, number: usize) -> u16 {
+        self.tls[number]
     }
 
     /// A node; the first ones were the primaries at the beginning.
@@ -222,7 +255,7 @@ fn line(text: &str) -> Result<Line> {
 }
 
 /// A node that knows nobody, and the port on which nodes talk to it.
-async fn start_node(timeout: Duration) -> Result<(RedisServer, u16)> {
+async fn start_node(timeout: Duration, more: &[String]) -> Result<(RedisServer, u16)> {
     let timeout = timeout.as_millis().to_string();
     let mut last = None;
     for _ in 0..5 {
@@ -240,6 +273,7 @@ async fn start_node(timeout: Duration) -> Result<(RedisServer, u16)> {
         arguments.extend(["--cluster-enabled", "yes", "--cluster-port", &port]);
         arguments.extend(["--cluster-node-timeout", &timeout]);
         arguments.extend(["--cluster-allow-replica-migration", "no"]);
+        arguments.extend(more.iter().map(String::as_str));
         match RedisServer::start_with(&arguments).await {
             Ok(server) => return Ok((server, bus)),
             Err(error) => last = Some(error),

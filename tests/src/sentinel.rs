@@ -12,7 +12,7 @@ use crate::wait::until_async;
 pub const MASTER: &str = "fleet";
 
 /// Settings of servers that may change their roles; replicas are filled without the usual delay of five seconds.
-const DATA: [&str; 6] = [
+pub const DATA: [&str; 6] = [
     "--save",
     "",
     "--appendonly",
@@ -128,14 +128,18 @@ pub fn url(sentinels: &[&RedisServer]) -> String {
 
 /// A Sentinel that watches the master at this port, and takes it for lost soon, but not for every pause of a busy machine.
 pub async fn sentinel(name: &str, port: u16, quorum: usize) -> Result<RedisServer> {
-    let settings = format!(
+    let mut sentinel = RedisServer::reserve_with_file(&watch(name, port, quorum), &["--sentinel"])?;
+    sentinel.restart().await?;
+    Ok(sentinel)
+}
+
+/// The settings of such a Sentinel.
+pub fn watch(name: &str, port: u16, quorum: usize) -> String {
+    format!(
         "sentinel monitor {name} 127.0.0.1 {port} {quorum}\n\
          sentinel down-after-milliseconds {name} 2000\n\
          sentinel failover-timeout {name} 10000\n"
-    );
-    let mut sentinel = RedisServer::reserve_with_file(&settings, &["--sentinel"])?;
-    sentinel.restart().await?;
-    Ok(sentinel)
+    )
 }
 
 /// Awaits that a server follows the one at this port, and has what it has.

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-/// A certificate for `localhost` that vouches for itself, and its key.
+/// A certificate, for `localhost` unless another host is named, that vouches for itself, and its key.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     cert: String,
@@ -28,7 +28,12 @@ fn pem(label: &str, der: &[u8]) -> String {
 impl Certificate {
     /// A new one; the name is its subject.
     pub fn new(name: &str) -> Result<Self> {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+        Self::of(name, "localhost")
+    }
+
+    /// A new one for this host, a name or an address.
+    pub fn of(name: &str, host: &str) -> Result<Self> {
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate()?;
         let der = params.self_signed(&key)?.der().clone();

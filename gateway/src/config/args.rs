@@ -32,8 +32,8 @@ pub struct Args {
     /// Where drain, state, metrics and health are served [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<Text>,
-    /// What carries messages between gateways: memory (none), redis://host:port (rediss:// with TLS),
-    /// redis-sentinel://host:port,…/master, or redis-cluster://host:port,… [default: memory]
+    /// What carries messages between gateways: memory (none), redis://host:port, redis-sentinel://host:port,…/master, or
+    /// redis-cluster://host:port,…; rediss://, rediss-sentinel://, rediss-cluster:// with TLS [default: memory]
     #[arg(long, value_name = "memory|URL")]
     pub broker: Option<Text>,
     /// File (PEM) with the authorities that vouch for a broker with TLS [default: those that the system trusts]

@@ -44,11 +44,11 @@ impl BrokerChoice {
         durability: Durability,
         authorities: Option<&Authorities>,
     ) -> Result<(), ConfigError> {
-        let speaks_tls = matches!(self, Self::Redis(url) if url.text.starts_with("rediss:"));
+        let speaks_tls = matches!(self, Self::Redis(url) if url.text.starts_with("rediss"));
         if authorities.is_some() && !speaks_tls {
             return Err(ConfigError::Conflict {
                 flag: "broker-ca-file",
-                problem: "this broker speaks no TLS and shows no certificate; give --broker rediss://…, or leave the file out",
+                problem: "this broker speaks no TLS and shows no certificate; give --broker rediss://…, rediss-sentinel://… or rediss-cluster://…, or leave the file out",
             });
         }
         if *self == Self::Memory && durability == Durability::Replicated {
@@ -99,9 +99,9 @@ fn allowed(text: &str) -> Allowed {
     Allowed(if text.starts_with("redis") {
         redis::ConfigError::form_of(text)
     } else {
-        "memory, redis://[user:password@]host[:port][/database], rediss://… for the same with TLS, \
-         redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], or \
-         redis-cluster://[user:password@]host[:port],host[:port]"
+        "memory, redis://[user:password@]host[:port][/database], \
+         redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], \
+         redis-cluster://[user:password@]host[:port],host[:port], or any of these with TLS as rediss…://"
     })
 }
 

@@ -65,7 +65,9 @@ impl RedisConfig {
     /// Parses one of
     /// - `redis://[user][:password@]host[:port][/database]`, or `rediss://…` with TLS,
     /// - `redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]`,
-    /// - `redis-cluster://[user:password@]host[:port],host[:port]`.
+    /// - `redis-cluster://[user:password@]host[:port],host[:port]`,
+    ///
+    /// or the latter two as `rediss-sentinel://…` and `rediss-cluster://…` with TLS, with Sentinels and servers alike.
     ///
     /// User and password may be percent-encoded.
     pub fn from_url(text: &str) -> Result<Self, ConfigError> {
@@ -170,18 +172,18 @@ impl RedisConfig {
     }
 
     /// How a Sentinel is connected to: in the protocol that all versions speak.
-    pub(super) fn sentinel_info(
+    pub(super) fn sentinel_client(
         &self,
         sentinel: &Server,
         with_password: bool,
-    ) -> Result<ConnectionInfo, RedisError> {
+    ) -> Result<Client, RedisError> {
         let info = self.connection_info(sentinel)?;
         let access = if with_password {
             self.access.clone()
         } else {
             RedisConnectionInfo::default()
         };
-        Ok(info.set_redis_settings(access.set_db(0).set_protocol(ProtocolVersion::RESP2)))
+        self.build(info.set_redis_settings(access.set_db(0).set_protocol(ProtocolVersion::RESP2)))
     }
 
     /// One node of the cluster.
@@ -202,7 +204,10 @@ impl RedisConfig {
 
     /// How one of the servers is connected to.
     pub(super) fn client(&self, server: &Server) -> Result<Client, RedisError> {
-        let info = self.connection_info(server)?;
+        self.build(self.connection_info(server)?)
+    }
+
+    fn build(&self, info: ConnectionInfo) -> Result<Client, RedisError> {
         let authorities = self.tls.as_ref().and_then(|tls| tls.authorities.as_ref());
         let Some(authorities) = authorities else {
             return Client::open(info);

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::{AsyncConnectionConfig, RedisError};
 
 use super::config::{RedisConfig, Server};
 use super::link::ConnectError;
@@ -63,7 +63,8 @@ async fn connect(
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(limit))
         .set_response_timeout(Some(limit));
-    Client::open(config.sentinel_info(sentinel, with_password)?)?
+    config
+        .sentinel_client(sentinel, with_password)?
         .get_multiplexed_async_connection_with_config(&settings)
         .await
 }

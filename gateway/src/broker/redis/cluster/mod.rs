@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::alert::Alert;
 use self::members::Maker;
 pub(super) use self::members::Nodes;
-use self::topology::{Topology, View};
+use self::topology::{Address, Topology, View};
 use super::answer::Answer;
 use super::config::{Backoff, RedisConfig, Server};
 use super::link;
@@ -110,9 +110,14 @@ impl Watcher {
         known: &BTreeSet<Server>,
         complaint: &mut String,
     ) -> Vec<View> {
+        let by = if self.config.speaks_tls() {
+            Address::Name
+        } else {
+            Address::Ip
+        };
         let asked = links.into_iter().map(|(server, commands)| async move {
             match timeout(PATIENCE, commands.ask(Request::Nodes)).await {
-                Ok(Ok(Answer::Text(text))) => Some(View::parse(&text, &server)),
+                Ok(Ok(Answer::Text(text))) => Some(View::parse(&text, &server, by)),
                 _ => None,
             }
         });
@@ -122,7 +127,7 @@ impl Watcher {
         }
         for server in self.seeds.iter().chain(known) {
             match link::nodes(&self.config, server).await {
-                Ok(text) => return vec![View::parse(&text, server)],
+                Ok(text) => return vec![View::parse(&text, server, by)],
                 Err(error) => {
                     // once per kind of trouble, not once per attempt
                     let error = error.to_string();

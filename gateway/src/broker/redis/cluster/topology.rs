@@ -26,13 +26,22 @@ pub(in super::super) struct View(Vec<Node>);
 
 impl View {
     /// Reads an answer of the node at `asked`; lines that are of no use (no address yet, another form) are left out.
-    pub(in super::super) fn parse(text: &str, asked: &Server) -> Self {
-        Self(text.lines().filter_map(|line| node(line, asked)).collect())
+    pub(in super::super) fn parse(text: &str, asked: &Server, by: Address) -> Self {
+        Self(text.lines().filter_map(|line| node(line, asked, by)).collect())
     }
 }
 
+/// By which of its addresses a node is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Address {
+    /// The one that it is reached at.
+    Ip,
+    /// Its host name, if it announces one (`cluster-announce-hostname`): that is what certificates are made out to.
+    Name,
+}
+
 /// `<id> <ip:port@cport[,hostname]> <flags> <primary> <ping> <pong> <epoch> <link> <slot> <slot-slot> [<migrating>]`
-fn node(line: &str, asked: &Server) -> Option<Node> {
+fn node(line: &str, asked: &Server, by: Address) -> Option<Node> {
     let mut fields = line.split(' ').skip(1);
     let address = fields.next()?;
     let flags: Vec<&str> = fields.next()?.split(',').collect();
@@ -40,9 +49,15 @@ fn node(line: &str, asked: &Server) -> Option<Node> {
         return None;
     }
     let epoch = fields.nth(3)?.parse().ok()?;
-    let (host, port) = address.split('@').next()?.rsplit_once(':')?;
-    // a node that has met nobody does not know its own address
-    let host = if host.is_empty() { &asked.host } else { host };
+    let (ip, port) = address.split('@').next()?.rsplit_once(':')?;
+    // behind the name there may be more, as key=value
+    let name = address.split(',').nth(1).filter(|name| !name.contains('='));
+    let host = match (by, name) {
+        (Address::Name, Some(name)) if !name.is_empty() => name,
+        // a node that has met nobody does not know its own address
+        _ if ip.is_empty() => &asked.host,
+        _ => ip,
+    };
     Some(Node {
         server: Server {
             host: host.to_owned(),
@@ -139,7 +154,7 @@ mod tests {
     }
 
     fn view(text: &str) -> View {
-        View::parse(text, &server(1))
+        View::parse(text, &server(1), Address::Ip)
     }
 
     const BEFORE: &str = "\
@@ -158,6 +173,21 @@ d :0@0 master,noaddr - 0 0 9 disconnected 0-16383
         assert!(topology.is_whole());
         assert!(topology.serves(&server(2)) && !topology.serves(&server(3)));
         assert_eq!(topology.known, [1, 2, 3].map(server).into());
+    }
+
+    #[test]
+    fn a_node_is_known_by_its_name_where_that_is_asked_for_and_announced() {
+        let more = "e 10.0.0.1:5@15,,shard-id=x master - 0 0 3 connected 7\nf 10.0.0.1:6@16,shard-id=x master - 0 0 3 connected 8";
+        let view = View::parse(&[BEFORE, more].concat(), &server(1), Address::Name);
+        let topology = Topology::merge(&[view]);
+        let two = Server {
+            host: "two.example".into(),
+            port: 2,
+        };
+        assert_eq!(topology.owner(8_192), Some(&two));
+        for (slot, port) in [(0, 1), (7, 5), (8, 6)] {
+            assert_eq!(topology.owner(slot), Some(&server(port)), "{slot}");
+        }
     }
 
     #[test]

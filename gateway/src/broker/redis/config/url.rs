@@ -7,9 +7,10 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionI
 /// How the URL of a single Redis is written.
 const STANDALONE: &str = "redis://[user][:password@]host[:port][/database], or rediss://… with TLS";
 /// How the URL of a Redis with Sentinels is written.
-const SENTINEL: &str = "redis-sentinel://[user:password@]host[:port],host[:port]/master[/database]";
+const SENTINEL: &str = "redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], or rediss-sentinel://… with TLS";
 /// How the URL of a Redis Cluster is written.
-const CLUSTER: &str = "redis-cluster://[user:password@]host[:port],host[:port]";
+const CLUSTER: &str =
+    "redis-cluster://[user:password@]host[:port],host[:port], or rediss-cluster://… with TLS";
 /// The port of a Sentinel unless another is named.
 const SENTINEL_PORT: u16 = 26_379;
 
@@ -45,8 +46,8 @@ impl ConfigError {
     /// How a URL that begins like this one is written.
     pub fn form_of(text: &str) -> &'static str {
         match text.split_once(':') {
-            Some(("redis-sentinel", _)) => SENTINEL,
-            Some(("redis-cluster", _)) => CLUSTER,
+            Some(("redis-sentinel" | "rediss-sentinel", _)) => SENTINEL,
+            Some(("redis-cluster" | "rediss-cluster", _)) => CLUSTER,
             _ => STANDALONE,
         }
     }
@@ -112,8 +113,10 @@ type Parsed = (Shape, RedisConnectionInfo, bool);
 /// Takes a URL apart; user and password may be percent-encoded.
 pub(super) fn parse(text: &str) -> Result<Parsed, ConfigError> {
     match text.split_once("://") {
-        Some(("redis-sentinel", rest)) => sentinel(rest),
-        Some(("redis-cluster", rest)) => cluster(rest),
+        Some(("redis-sentinel", rest)) => sentinel(rest, false),
+        Some(("rediss-sentinel", rest)) => sentinel(rest, true),
+        Some(("redis-cluster", rest)) => cluster(rest, false),
+        Some(("rediss-cluster", rest)) => cluster(rest, true),
         Some(("rediss", rest)) => standalone(&format!("redis://{rest}"), true),
         _ => standalone(text, false),
     }
@@ -172,7 +175,7 @@ fn database(text: &str) -> Result<i64, ConfigError> {
     }
 }
 
-fn sentinel(rest: &str) -> Result<Parsed, ConfigError> {
+fn sentinel(rest: &str, tls: bool) -> Result<Parsed, ConfigError> {
     let (sentinels, access, path) = list(rest, Some(SENTINEL_PORT), SENTINEL)?;
     let (master, number) = path.split_once('/').unwrap_or((path, ""));
     if master.is_empty() {
@@ -190,15 +193,15 @@ fn sentinel(rest: &str) -> Result<Parsed, ConfigError> {
     }
     let access = access.set_db(database(number)?);
     let master = master.to_owned();
-    Ok((Shape::Sentinel { sentinels, master }, access, false))
+    Ok((Shape::Sentinel { sentinels, master }, access, tls))
 }
 
-fn cluster(rest: &str) -> Result<Parsed, ConfigError> {
+fn cluster(rest: &str, tls: bool) -> Result<Parsed, ConfigError> {
     let (seeds, access, path) = list(rest, None, CLUSTER)?;
     if !path.is_empty() {
         return Err(ConfigError::ClusterDatabase(path.to_owned()));
     }
-    Ok((Shape::Cluster { seeds }, access, false))
+    Ok((Shape::Cluster { seeds }, access, tls))
 }
 
 /// `[user:password@]host,host/path`: the servers, how they are entered, and the path without slashes around it.
@@ -257,12 +260,23 @@ mod tests {
 
     #[test]
     fn one_letter_more_asks_for_tls() {
-        let (plain, access, tls) = parse("redis://:x@h:1/2").unwrap();
-        let (same, with_tls, spoken) = parse("rediss://:x@h:1/2").unwrap();
-        assert_eq!((tls, spoken), (false, true));
-        assert_eq!((plain, access.password()), (same, with_tls.password()));
-        let error = parse("rediss://:hunter2@h?x").unwrap_err().to_string();
-        assert!(error.contains("`?`") && !error.contains("hunter2"), "{error}");
+        for rest in ["://:x@h:1/2", "-sentinel://:x@h:1,i/m/2", "-cluster://:x@h:1,i"] {
+            let (plain, access, tls) = parse(&format!("redis{rest}")).unwrap();
+            let (same, with_tls, spoken) = parse(&format!("rediss{rest}")).unwrap();
+            assert_eq!((tls, spoken), (false, true), "{rest}");
+            assert_eq!(
+                (plain, access.password(), access.db()),
+                (same, with_tls.password(), with_tls.db())
+            );
+        }
+        for rest in [
+            "://:hunter2@h?x",
+            "-sentinel://:hunter2@h/m?x",
+            "-cluster://:hunter2@h?x",
+        ] {
+            let error = parse(&format!("rediss{rest}")).unwrap_err().to_string();
+            assert!(error.contains("`?`") && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
@@ -294,6 +308,8 @@ mod tests {
             ("redis-sentinel://:hunter2@a/m?x", "`?`"),
             ("redis-sentinel://:hunter2@a,0.0.0.0/m", "wildcard"),
             ("redis-sentinel:a", "write redis://"),
+            ("rediss-sentinel://:hunter2@a", "rediss-sentinel://… with TLS"),
+            ("rediss-cluster://:hunter2@", "rediss-cluster://… with TLS"),
             ("redis-cluster://", "no host; write redis-cluster://"),
             ("redis-cluster://:hunter2@a,b/1", "no database `/1`"),
             (

@@ -36,18 +36,25 @@ pub struct MemoryBroker {}
 /// The broker on Redis; exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.redis.url and broker.redis.secretRef"))]
+#[x_kube(
+    validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.redis.url and broker.redis.secretRef"),
+    validation = ("!has(self.caSecretRef) || !has(self.url) || self.url.startsWith('rediss')", "broker.redis.caSecretRef is for TLS: write the address as rediss://, rediss-sentinel:// or rediss-cluster://, or leave the reference out")
+)]
 pub struct RedisBroker {
-    /// Address of Redis, for example `redis://redis:6379/0`, or `rediss://` with TLS; of its Sentinels and the name they
-    /// know it by, `redis-sentinel://one:26379,two:26379/chat`; of some nodes of a cluster, `redis-cluster://one:6379,two:6379`.
-    /// Use secretRef instead when the address holds a password. Changing it rolls the fleet.
+    /// Address of Redis, for example `redis://redis:6379/0`; of its Sentinels and the name they know it by,
+    /// `redis-sentinel://one:26379,two:26379/chat`; of some nodes of a cluster, `redis-cluster://one:6379,two:6379`. With TLS:
+    /// `rediss://`, `rediss-sentinel://`, `rediss-cluster://`. Use secretRef instead when the address holds a password. Changing it rolls the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = ("self.matches('^(rediss?|redis-sentinel|redis-cluster)://[^/ ]')", "write the address as redis://host:port, rediss://host:port, redis-sentinel://host:port,host:port/name or redis-cluster://host:port,host:port, for example redis://redis:6379"))]
+    #[x_kube(validation = ("self.matches('^rediss?(-sentinel|-cluster)?://[^/ ]')", "write the address as redis://host:port, redis-sentinel://host:port,host:port/name or redis-cluster://host:port,host:port, each with TLS as rediss, for example rediss://redis:6379"))]
     pub url: Option<String>,
     /// Secret key that holds the address, password included. A changed Secret is read by pods made after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
+    /// Secret key with the authorities (PEM) that vouch for Redis's certificates. Default: those that the image trusts. Only
+    /// with TLS. A changed Secret is read by pods made after the change; naming another one rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
     /// When a message is acknowledged: Primary when Redis has it, Replicated when one of its replicas has it, too, so that a
     /// failover takes back nothing that was acknowledged (with `appendfsync always`). Gateway default: Primary. Changing it
     /// rolls the fleet.

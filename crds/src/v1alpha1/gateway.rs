@@ -37,6 +37,10 @@ pub struct GatewaySpec {
     /// `<name>-admin-token`. Set it when the token must come from a vault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_token_secret_ref: Option<SecretKeyRef>,
+    /// Secret key with what routing tokens are signed with, 16 bytes or more: hints by which a proxy in front leads clients
+    /// back to their gateway. Default: there are none. Naming another one rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing_key_secret_ref: Option<SecretKeyRef>,
     /// Origins that browsers may connect from, each as scheme, host and, when it is not the scheme's own, port. Default:
     /// any. Programs that are not browsers send no origin and are not held back. Changing it rolls the fleet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -81,6 +85,7 @@ impl Default for GatewaySpec {
             port: 8080,
             admin_port: 9090,
             admin_token_secret_ref: None,
+            routing_key_secret_ref: None,
             allowed_origins: Vec::new(),
             trusted_hops: None,
             handshake_timeout_seconds: None,

@@ -54,7 +54,8 @@ pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1_000_000))]
     pub queue_messages: Option<u32>,
-    /// Members of a room on one gateway above which joins and leaves are no longer announced. Gateway default 256.
+    /// Users of a room in the whole fleet, or members of it on one gateway, above which joins and leaves are no longer announced.
+    /// Gateway default 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1_000_000))]
     pub announce_members: Option<u32>,

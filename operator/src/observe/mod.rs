@@ -242,15 +242,16 @@ fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &str, &str)> {
     let spec = &cluster.spec;
     let jwt = spec.auth.jwt.as_ref().and_then(|jwt| jwt.secret_ref.as_ref());
     let jwt = jwt.map(|reference| ("spec.auth.jwt.secretRef", reference));
-    let redis = spec
-        .broker
-        .redis
-        .as_ref()
-        .and_then(|redis| redis.secret_ref.as_ref());
-    let redis = redis.map(|reference| ("spec.broker.redis.secretRef", reference));
+    let redis = spec.broker.redis.as_ref();
+    let url = redis.and_then(|redis| redis.secret_ref.as_ref());
+    let url = url.map(|reference| ("spec.broker.redis.secretRef", reference));
+    let ca = redis.and_then(|redis| redis.ca_secret_ref.as_ref());
+    let ca = ca.map(|reference| ("spec.broker.redis.caSecretRef", reference));
     let token = spec.gateway.admin_token_secret_ref.as_ref();
     let token = token.map(|reference| ("spec.gateway.adminTokenSecretRef", reference));
-    let keys = [jwt, redis, token]
+    let routing = spec.gateway.routing_key_secret_ref.as_ref();
+    let routing = routing.map(|reference| ("spec.gateway.routingKeySecretRef", reference));
+    let keys = [jwt, url, ca, token, routing]
         .into_iter()
         .flatten()
         .map(|(field, reference)| (field, reference.name.as_str(), reference.key.as_str()));
@@ -306,8 +307,13 @@ mod tests {
     #[test]
     fn every_secret_that_is_named_is_looked_for_and_both_keys_of_a_certificate() {
         let spec = json!({
-            "gateway": {"adminTokenSecretRef": {"name": "admin", "key": "token"}},
-            "broker": {"redis": {"secretRef": {"name": "redis", "key": "url"}}},
+            "gateway": {
+                "adminTokenSecretRef": {"name": "admin", "key": "token"},
+                "routingKeySecretRef": {"name": "routing", "key": "key"},
+            },
+            "broker": {"redis": {
+                "secretRef": {"name": "redis", "key": "url"}, "caSecretRef": {"name": "redis-ca", "key": "ca.crt"},
+            }},
             "auth": {"jwt": {"secretRef": {"name": "jwt", "key": "secret"}}},
             "tls": {"secretName": "chat-tls"},
         });
@@ -315,7 +321,9 @@ mod tests {
         let expected = [
             ("spec.auth.jwt.secretRef", "jwt", "secret"),
             ("spec.broker.redis.secretRef", "redis", "url"),
+            ("spec.broker.redis.caSecretRef", "redis-ca", "ca.crt"),
             ("spec.gateway.adminTokenSecretRef", "admin", "token"),
+            ("spec.gateway.routingKeySecretRef", "routing", "key"),
             ("spec.tls.secretName", "chat-tls", "tls.crt"),
             ("spec.tls.secretName", "chat-tls", "tls.key"),
         ];

@@ -263,4 +263,20 @@ mod tests {
         // an operator that knows the field must not roll a fleet that does not use it
         assert!(user_part(&cluster).get("tls").is_none());
     }
+
+    #[test]
+    fn references_that_came_later_change_a_revision_only_where_they_are_made() {
+        let plain = json!({"auth": {"anonymous": {}}, "broker": {"redis": {"url": "rediss://redis"}}});
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(plain.clone()).unwrap());
+        let user = user_part(&cluster);
+        assert_eq!(user["broker"], json!({"redis": {"url": "rediss://redis"}}));
+        assert!(user["gateway"].get("routingKeySecretRef").is_none());
+        let reference = json!({"name": "s", "key": "k"});
+        let mut trusting = plain.clone();
+        trusting["broker"]["redis"]["caSecretRef"] = reference.clone();
+        let mut routed = plain.clone();
+        routed["gateway"] = json!({"routingKeySecretRef": reference});
+        assert_ne!(hash_of(plain.clone()), hash_of(trusting));
+        assert_ne!(hash_of(plain), hash_of(routed));
+    }
 }

@@ -1,5 +1,6 @@
 //! The Kubernetes objects that a fleet is made of, one file each; pure functions of the resource.
 
+mod broker;
 pub mod budgets;
 pub mod overlay;
 pub mod pod;

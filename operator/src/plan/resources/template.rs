@@ -5,10 +5,11 @@
 use serde_json::{Value, json};
 use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{
-    API_PORT, AuthSpec, BrokerSpec, Durability, GatewaySpec, HistoryRule, RoomsClaim, SlowConsumerPolicy,
-    SlowConsumerRule, WebSocketCluster,
+    API_PORT, AuthSpec, GatewaySpec, HistoryRule, RoomsClaim, SlowConsumerPolicy, SlowConsumerRule,
+    WebSocketCluster,
 };
 
+use super::broker;
 use super::secret::admin_token_ref;
 
 /// Name of the gateway's container; overlays address it by this.
@@ -29,6 +30,19 @@ pub(crate) fn base(cluster: &WebSocketCluster, image: &str) -> Value {
     if let Some(secret) = jwt.and_then(|jwt| jwt.secret_ref.as_ref()) {
         volumes.push(secret_volume("jwt-secret", &secret.name, &secret.key, "secret"));
         mounts.push(mount("jwt-secret", "/etc/wsfleet/jwt"));
+    }
+    if let Some(secret) = &cluster.spec.gateway.routing_key_secret_ref {
+        volumes.push(secret_volume("routing-key", &secret.name, &secret.key, "key"));
+        mounts.push(mount("routing-key", "/etc/wsfleet/routing"));
+    }
+    if let Some(secret) = broker::authorities(&cluster.spec.broker) {
+        volumes.push(secret_volume(
+            "broker-ca",
+            &secret.name,
+            &secret.key,
+            broker::CA_FILE,
+        ));
+        mounts.push(mount("broker-ca", broker::CA_FOLDER));
     }
     if let Some(tls) = &cluster.spec.tls {
         volumes.push(json!({"name": "tls", "secret": {"secretName": tls.secret_name}}));
@@ -97,37 +111,18 @@ fn environment(cluster: &WebSocketCluster) -> Vec<Value> {
             "WSFLEET_MAX_CONNECTIONS",
             &gateway.capacity.max_connections.to_string(),
         ),
-        broker(&cluster.spec.broker),
     ];
-    environment.extend(durability(&cluster.spec.broker));
+    environment.extend(broker::environment(&cluster.spec.broker));
     environment.extend(auth(&cluster.spec.auth));
     environment.extend(admission(gateway));
+    let routing = gateway.routing_key_secret_ref.as_ref();
+    let routing = routing.map(|_| "/etc/wsfleet/routing/key".to_owned());
+    environment.extend(given([("WSFLEET_ROUTING_KEY_FILE", routing)]));
     if cluster.spec.tls.is_some() {
         environment.push(variable("WSFLEET_TLS_CERT_FILE", &format!("{TLS}/tls.crt")));
         environment.push(variable("WSFLEET_TLS_KEY_FILE", &format!("{TLS}/tls.key")));
     }
     environment
-}
-
-fn broker(broker: &BrokerSpec) -> Value {
-    let redis = broker.redis.as_ref();
-    if let Some(secret) = redis.and_then(|redis| redis.secret_ref.as_ref()) {
-        let source = json!({"secretKeyRef": {"name": secret.name, "key": secret.key}});
-        return json!({"name": "WSFLEET_BROKER", "valueFrom": source});
-    }
-    variable(
-        "WSFLEET_BROKER",
-        redis.and_then(|redis| redis.url.as_deref()).unwrap_or("memory"),
-    )
-}
-
-fn durability(broker: &BrokerSpec) -> impl Iterator<Item = Value> {
-    let chosen = broker.redis.as_ref().and_then(|redis| redis.durability);
-    let chosen = chosen.map(|durability| match durability {
-        Durability::Primary => "primary".to_owned(),
-        Durability::Replicated => "replicated".to_owned(),
-    });
-    given([("WSFLEET_DURABILITY", chosen)])
 }
 
 fn auth(auth: &AuthSpec) -> Vec<Value> {
@@ -207,7 +202,9 @@ fn history(rule: &HistoryRule) -> String {
 }
 
 /// Variables of the settings that are set; the gateway has a default for the others.
-fn given<const N: usize>(settings: [(&'static str, Option<String>); N]) -> impl Iterator<Item = Value> {
+pub(super) fn given<const N: usize>(
+    settings: [(&'static str, Option<String>); N],
+) -> impl Iterator<Item = Value> {
     settings
         .into_iter()
         .filter_map(|(name, value)| value.map(|value| variable(name, &value)))
@@ -224,7 +221,7 @@ fn arguments(cluster: &WebSocketCluster) -> Vec<String> {
         .collect()
 }
 
-fn variable(name: &str, value: &str) -> Value {
+pub(super) fn variable(name: &str, value: &str) -> Value {
     json!({"name": name, "value": value})
 }
 
@@ -248,10 +245,10 @@ fn probe(path: &str, period: u32, failures: u32) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn environment_of(spec: Value) -> Vec<(String, String)> {
+    pub(in super::super) fn environment_of(spec: Value) -> Vec<(String, String)> {
         let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
         let base = base(&cluster, "image");
         let variables = base["spec"]["containers"][0]["env"].as_array().unwrap().clone();
@@ -345,14 +342,6 @@ mod tests {
     }
 
     #[test]
-    fn when_messages_are_acknowledged_reaches_the_gateway() {
-        let redis = json!({"url": "redis://redis:6379", "durability": "Replicated"});
-        let spec = json!({"auth": {"anonymous": {}}, "broker": {"redis": redis}});
-        let replicated = ("WSFLEET_DURABILITY".to_owned(), "replicated".to_owned());
-        assert!(environment_of(spec).contains(&replicated));
-    }
-
-    #[test]
     fn a_certificate_is_mounted_whole_and_probes_stay_on_the_admin_port() {
         let spec = json!({"auth": {"anonymous": {}}, "tls": {"secretName": "chat-tls"}});
         let variables = environment_of(spec.clone());
@@ -377,6 +366,21 @@ mod tests {
     }
 
     #[test]
+    fn the_routing_key_is_mounted_and_only_where_one_is_named() {
+        let reference = json!({"name": "chat-routing", "key": "signing"});
+        let spec = json!({"auth": {"anonymous": {}}, "gateway": {"routingKeySecretRef": reference}});
+        let file = "/etc/wsfleet/routing/key".to_owned();
+        assert!(environment_of(spec.clone()).contains(&("WSFLEET_ROUTING_KEY_FILE".to_owned(), file)));
+        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+        let pod = base(&cluster, "image")["spec"].take();
+        let volume = secret_volume("routing-key", "chat-routing", "signing", "key");
+        assert!(pod["volumes"].as_array().unwrap().contains(&volume));
+        let mounted = mount("routing-key", "/etc/wsfleet/routing");
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        assert!(mounts.contains(&mounted));
+    }
+
+    #[test]
     fn what_the_resource_does_not_say_is_left_to_the_gateway() {
         let secret = json!({"secretRef": {"name": "chat-jwt", "key": "secret"}});
         let variables = environment_of(json!({"auth": {"jwt": secret}}));
@@ -388,7 +392,9 @@ mod tests {
                 + named("HOPS")
                 + named("ROOMS")
                 + named("TIMEOUT")
-                + named("TLS"),
+                + named("TLS")
+                + named("ROUTING")
+                + named("CA_FILE"),
             0
         );
     }

@@ -140,6 +140,7 @@ const SERVER: Record<number, [ServerMessage["type"], Schema]> = {
       5: maybeText("id"),
     },
   ],
+  17: ["routing_token", { 1: text("token") }],
 };
 
 function bytesOf(value: Value): Uint8Array {

@@ -294,6 +294,7 @@ impl Inner {
             sequence: self.sequence.fetch_add(1, Relaxed),
             room: rand::rng().random_range(0..config.rooms_per_connection),
             sent: shared.now(),
+            refusals: 0,
         };
         // counted first: the answer may be quicker
         stats.published.add(1);

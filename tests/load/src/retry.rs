@@ -3,12 +3,27 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rand::Rng;
 
 use crate::client::InFlight;
 use crate::stats::Stats;
 
 /// Publishes that may wait; more than that are given up.
 const MOST: usize = 100_000;
+
+/// Smallest and largest bound of the full jitter after which a publish that was refused for the moment is sent again. The
+/// largest is a fraction of what a run's end waits for answers.
+const JITTER_FIRST: Duration = Duration::from_secs(1);
+const JITTER_MOST: Duration = Duration::from_secs(8);
+
+/// When a publish is sent again that was refused so often before: full jitter, so that those who wait for a broker neither
+/// come back at one moment nor keep it busy meanwhile.
+pub(crate) fn again_after(refusals: u32, rng: &mut impl Rng) -> Duration {
+    let bound = JITTER_FIRST
+        .saturating_mul(1 << refusals.min(10))
+        .min(JITTER_MOST);
+    bound.mul_f64(rng.random())
+}
 
 /// A publish without an acknowledgement, that is on no socket.
 #[derive(Clone, Debug)]
@@ -75,6 +90,9 @@ fn give_up(retry: &Retry, stats: &Stats) {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
     use super::*;
 
     const fn at(seconds: u64) -> Duration {
@@ -88,9 +106,21 @@ mod tests {
                 sequence: sent,
                 room: 0,
                 sent: at(sent),
+                refusals: 0,
             },
             at: at(again),
             refused: refused.map(Box::from),
+        }
+    }
+
+    #[test]
+    fn refusals_in_a_row_are_answered_by_longer_waits_each_for_its_own() {
+        let mut rng = StdRng::seed_from_u64(5);
+        for (refusals, bound) in [(0, 1), (1, 2), (2, 4), (3, 8), (40, 8)] {
+            let mut waits: Vec<Duration> = (0..500).map(|_| again_after(refusals, &mut rng)).collect();
+            waits.sort_unstable();
+            assert!(waits[0] < at(bound) / 50 && waits[499] > at(bound) / 50 * 49);
+            assert!(waits[499] <= at(bound), "{refusals}");
         }
     }
 

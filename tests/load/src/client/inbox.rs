@@ -5,21 +5,19 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng as _;
 use serde_json::value::RawValue;
 
 use super::session::Session;
+use super::socket::InFlight;
 use crate::ledger::Identity;
 use crate::policy::Event;
-use crate::retry::Retry;
+use crate::retry::{Retry, again_after};
 use crate::stats::Initiator;
 use crate::wire::frame::{self, Frame, opcode};
 use crate::wire::message::{Incoming, Payload};
 
 /// Bytes read at once; also bounds a frame (the gateway's messages are at most 64 KiB and an envelope).
 pub(super) const BUFFER: usize = 256 * 1024;
-/// A publish that was refused for the moment is sent again after this, and up to twice as much.
-const PUBLISH_AGAIN: Duration = Duration::from_millis(500);
 /// Messages kept that came before their room's `joined`.
 const MOST_EARLY: usize = 1024;
 
@@ -267,8 +265,11 @@ impl Session {
         }
         let retry = Retry {
             client: self.client.index,
-            publish,
-            at: now + PUBLISH_AGAIN + PUBLISH_AGAIN.mul_f64(rand::rng().random()),
+            publish: InFlight {
+                refusals: publish.refusals.saturating_add(1),
+                ..publish
+            },
+            at: now + again_after(publish.refusals, &mut rand::rng()),
             refused: Some(code.into()),
         };
         shared.retries.keep(retry, now, stats);

@@ -42,6 +42,8 @@ pub(crate) struct InFlight {
     pub(crate) room: u32,
     /// For the first time.
     pub(crate) sent: Duration,
+    /// How often it was refused for the moment.
+    pub(crate) refusals: u32,
 }
 
 /// The frame was not taken.

@@ -98,6 +98,25 @@ impl Shards {
         });
     }
 
+    /// The same with two, the second of which is to find the first one done. In a cluster they may be for two nodes, so that
+    /// it might be there earlier: there it is put once more when the first one is done.
+    pub(super) fn submit_leased_pair(self: &Arc<Self>, first: Request, second: Request) {
+        if matches!(**self, Self::One(_)) {
+            self.submit_leased(first);
+        } else {
+            let (shards, again) = (Arc::clone(self), second.clone());
+            let on_answer: OnAnswer = Box::new(move |answer| match answer {
+                Err(BrokerError::Unavailable) => shards.missed(),
+                _ => shards.submit_leased(again),
+            });
+            self.submit_own(Item {
+                request: first,
+                on_answer: Some(on_answer),
+            });
+        }
+        self.submit_leased(second);
+    }
+
     fn submit_own(&self, item: Item) {
         match item.request.name().and_then(|name| self.commands(name)) {
             Some(commands) => commands.submit_own(item),

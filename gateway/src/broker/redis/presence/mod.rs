@@ -97,17 +97,20 @@ impl Presence {
             return;
         };
         let room = Arc::clone(attendee.room);
-        self.submit(PresenceRequest::Exit {
+        let exit = PresenceRequest::Exit {
             stream: self.stream(&room),
             under: under.clone(),
             connection: Arc::clone(attendee.connection),
             hold: self.settings.hold,
-        });
-        self.submit(self.fleet(Fleet::Due {
+        };
+        // whoever looks for users that are gone before this one has left would find nobody, and look no more
+        let due = self.fleet(Fleet::Due {
             room: Arc::clone(&room),
             wait: self.settings.hold,
             sooner: true,
-        }));
+        });
+        self.shards
+            .submit_leased_pair(Request::Presence(exit), Request::Presence(due));
         if closes {
             let lease = under.name();
             self.submit(self.fleet(Fleet::Unregister { lease, room }));

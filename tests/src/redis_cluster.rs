@@ -40,24 +40,29 @@ struct Line {
 impl RedisCluster {
     /// Starts one whose nodes count as failed after `timeout` of silence.
     pub async fn start(timeout: Duration) -> Result<Self> {
-        Self::start_as(timeout, None).await
+        Self::start_as(timeout, None, &[]).await
+    }
+
+    /// As [`RedisCluster::start`], with more settings of all nodes.
+    pub async fn start_with(timeout: Duration, more: &[&str]) -> Result<Self> {
+        Self::start_as(timeout, None, more).await
     }
 
     /// One whose nodes speak TLS with gateways and with each other, and go by the name `localhost`.
     pub async fn start_secured(timeout: Duration, shown: &Shown) -> Result<Self> {
-        Self::start_as(timeout, Some(shown)).await
+        Self::start_as(timeout, Some(shown), &[]).await
     }
 
-    async fn start_as(timeout: Duration, shown: Option<&Shown>) -> Result<Self> {
+    async fn start_as(timeout: Duration, shown: Option<&Shown>, settings: &[&str]) -> Result<Self> {
         let mut nodes = Vec::new();
         let mut buses = Vec::new();
         let mut tls = Vec::new();
         for _ in 0..NODES {
-            let mut more = Vec::new();
+            let mut more: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
             if let Some(shown) = shown {
                 let port = free_port()?;
                 tls.push(port);
-                more = shown.settings(port);
+                more.extend(shown.settings(port));
                 more.extend(
                     ["--tls-cluster", "yes", "--cluster-announce-hostname", "localhost"].map(str::to_owned),
                 );
@@ -156,8 +161,37 @@ impl RedisCluster {
         node.context("a node of the cluster")
     }
 
+    /// Awaits that the nodes that were primaries at the beginning, but for this one, know that a slot has another owner.
+    pub async fn until_owner(&self, slot: usize, owner: usize) -> Result<()> {
+        for asked in 1..PRIMARIES {
+            until_async("the slot has another owner", || async move {
+                Ok(self.owner(asked, slot).await? == owner)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Moves a slot with its keys to another node, as `redis-cli --cluster reshard` does it.
     pub async fn move_slot(&self, slot: usize, to: usize) -> Result<()> {
+        let from = self.begin_move(slot, to).await?;
+        self.ask::<()>(
+            to,
+            &[
+                "CLUSTER",
+                "SETSLOT",
+                &slot.to_string(),
+                "NODE",
+                &self.id(to).await?,
+            ],
+        )
+        .await?;
+        self.end_move(slot, from, to).await
+    }
+
+    /// The first part of [`RedisCluster::move_slot`]: the keys are at the other node, and the slot is not yet. Gives the node
+    /// that has it.
+    pub async fn begin_move(&self, slot: usize, to: usize) -> Result<usize> {
         let from = self.owner(to, slot).await?;
         ensure!(from != to, "it is there");
         let (source, target, number) = (self.id(from).await?, self.id(to).await?, slot.to_string());
@@ -177,11 +211,14 @@ impl RedisCluster {
             command.extend(keys.iter().map(String::as_str));
             self.ask::<()>(from, &command).await?;
         }
-        for node in [to, from] {
-            self.ask::<()>(node, &["CLUSTER", "SETSLOT", &number, "NODE", &target])
-                .await?;
-        }
-        Ok(())
+        Ok(from)
+    }
+
+    /// The last part: the node that had the slot is told that it is the other one's, which knows.
+    pub async fn end_move(&self, slot: usize, from: usize, to: usize) -> Result<()> {
+        let target = self.id(to).await?;
+        self.ask(from, &["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &target])
+            .await
     }
 
     /// How many connections of gateways each node has, by name; nodes that do not run have none.
@@ -221,7 +258,8 @@ impl RedisCluster {
         Ok(())
     }
 
-    async fn id(&self, node: usize) -> Result<String> {
+    /// What the nodes call a node.
+    pub async fn id(&self, node: usize) -> Result<String> {
         let lines = self.lines(node).await?;
         let own = lines.into_iter().find(|line| line.flags.contains("myself"));
         Ok(own.context("a node knows itself")?.id)

@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::wait::until_async;
+
 /// How long a server may take to start or to end.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -178,6 +180,29 @@ impl RedisServer {
         Ok(client
             .get_multiplexed_async_connection_with_config(&settings)
             .await?)
+    }
+
+    /// A replica loses this server and cannot come back to it: of what is written from here on it has nothing.
+    pub async fn lose_replica(&self, replica: &Self) -> Result<()> {
+        let mut asks = replica.connection().await?;
+        // a password that its master does not know is an error to that
+        redis::cmd("CONFIG")
+            .arg(&["SET", "masterauth", "nobody's"])
+            .exec_async(&mut asks)
+            .await?;
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "replica"])
+            .exec_async(&mut self.connection().await?)
+            .await?;
+        until_async("the replica has lost its master", || async {
+            let mut asks = replica.connection().await?;
+            let info: String = redis::cmd("INFO")
+                .arg("replication")
+                .query_async(&mut asks)
+                .await?;
+            Ok(info.contains("master_link_status:down"))
+        })
+        .await
     }
 
     /// Names of the connections that gateways have here, in no order (`CLIENT LIST`).

@@ -62,7 +62,10 @@ export class Stream<Message extends { offset: number }> {
     this.#links.set(link, epoch);
     if (!position) {
       this.position = { epoch, offset };
-    } else if (position.epoch !== epoch) {
+    } else if (position.epoch !== epoch && at.recovered === true) {
+      // the new epoch goes on with all that is known here, and what was missed follows
+      this.position = { epoch, offset: position.offset };
+    } else if (position.epoch !== epoch || at.reason === "epoch_changed") {
       this.position = { epoch, offset };
       this.#sink.unrecovered({ reason: at.reason ?? "epoch_changed" });
     } else if (at.recovered !== true && offset > position.offset) {

@@ -110,6 +110,27 @@ test("another epoch is another stream: its offsets begin anew, the old link's wo
   assert.deepEqual(seen, ["epoch_changed", "2"]);
 });
 
+test("another epoch that goes on with what is known here is told as nothing", () => {
+  const { stream: one, seen } = stream();
+  one.joined(joined(4), 1);
+  one.message(message(5), 1);
+  one.joined(joined(8, { epoch: "f", recovered: true }), 2);
+  one.message(message(6), 1);
+  for (const offset of [6, 7, 8, 9]) one.message(message(offset), 2);
+  assert.deepEqual(seen, ["5", "6", "7", "8", "9"]);
+  assert.deepEqual(one.position, { epoch: "f", offset: 9 });
+});
+
+test("offsets that went back in the same epoch begin anew where the gateway says", () => {
+  const { stream: one, seen } = stream();
+  one.joined(joined(9), 1);
+  one.ended(1);
+  one.joined(joined(4, { recovered: false, reason: "epoch_changed" }), 2);
+  one.message(message(5), 2);
+  assert.deepEqual(seen, ["epoch_changed", "5"]);
+  assert.deepEqual(one.position, { epoch: "e", offset: 5 });
+});
+
 test("while the client moves, the new link waits for what only the old one has", () => {
   const { stream: one, seen } = stream();
   one.joined(joined(3), 1);

@@ -10,6 +10,7 @@
 //! ([`Broker::history`]). Ephemeral rooms have neither offsets nor history. Announcements (`user_joined`, `user_left`)
 //! travel on the same channel without an offset.
 
+mod epoch;
 mod event;
 pub mod memory;
 mod msg_id;
@@ -52,6 +53,19 @@ impl Position {
         Self {
             epoch: Arc::clone(nobody()),
             offset: 0,
+        }
+    }
+
+    /// Whether everything up to here is part of another life of the stream, too.
+    pub fn is_part_of(&self, epoch: &str) -> bool {
+        epoch::shared(epoch, &self.epoch).is_some_and(|shared| self.offset <= shared)
+    }
+
+    /// The last place in another life of the stream up to which it has the messages from here back.
+    pub(crate) fn carried_to(&self, epoch: &Arc<str>) -> Self {
+        Self {
+            epoch: Arc::clone(epoch),
+            offset: epoch::shared(epoch, &self.epoch).unwrap_or(0).min(self.offset),
         }
     }
 }

@@ -31,7 +31,7 @@ impl Answer {
     /// All or nothing.
     fn new(page: Page, from: &Position) -> Self {
         let place = page.position;
-        let known = place.epoch == from.epoch && from.offset <= place.offset;
+        let known = from.is_part_of(&place.epoch) && from.offset <= place.offset;
         let next = page.messages.first().map(|kept| kept.offset);
         let whole = || {
             let offsets = page.messages.iter().map(|kept| kept.offset);
@@ -235,6 +235,16 @@ mod tests {
             answer(at("e", 4), &[], false, &from),
             Err(Lost::EpochChanged),
             "offsets went back"
+        );
+        assert_eq!(
+            answer(at("f.5.e", 7), &[6, 7], false, &from),
+            Ok(2),
+            "another epoch that goes on with all that the client has"
+        );
+        assert_eq!(
+            answer(at("f.4.e", 7), &[6, 7], false, &from),
+            Err(Lost::EpochChanged),
+            "the client has what was taken back"
         );
         assert_eq!(
             answer(Position::none(), &[], false, &Position::none()),

@@ -50,13 +50,23 @@ return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 
 /// Begins a new epoch if Redis lost offsets that had been delivered (a restart from an old file, a failover):
 /// otherwise they would be given out twice and dropped as duplicates. Only the first gateway that sees it changes it.
-/// `KEYS[1]` stream, `KEYS[2]` its log; `ARGV` new epoch, TTL in seconds, epoch that went back, offset delivered in it.
+/// Where nothing was lost that was acknowledged, the new epoch goes on with what is left, and says so.
+/// `KEYS[1]` stream, `KEYS[2]` its log; `ARGV` new epoch, TTL in seconds, epoch that went back, offset delivered in it, `keep`
+/// or nothing.
 const RENEW: &str = r"
 local epoch = redis.call('HGET', KEYS[1], 'e')
-if not epoch or (epoch == ARGV[3] and tonumber(redis.call('HGET', KEYS[1], 'o')) < tonumber(ARGV[4])) then
-  epoch = ARGV[1]
-  redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
-  redis.call('DEL', KEYS[2])
+local offset = tonumber(redis.call('HGET', KEYS[1], 'o') or 0)
+if not epoch or (epoch == ARGV[3] and offset < tonumber(ARGV[4])) then
+  local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+  local whole = not last or tonumber(string.match(last[1], '^%d+')) <= offset
+  if epoch and ARGV[5] == 'keep' and whole then
+    epoch = ARGV[1] .. '.' .. string.format('%.0f', offset) .. '.' .. string.match(epoch, '^[^.]*')
+    redis.call('HSET', KEYS[1], 'e', epoch)
+  else
+    epoch = ARGV[1]
+    redis.call('HSET', KEYS[1], 'e', epoch, 'o', 0)
+    redis.call('DEL', KEYS[2])
+  end
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
@@ -197,8 +207,12 @@ pub(super) enum Request {
     Pass { channel: Arc<[u8]>, payload: Bytes },
     /// Where the stream stands.
     Position { stream: Arc<[u8]> },
-    /// A new epoch, unless the stream stands at or after this place.
-    Renew { stream: Arc<[u8]>, delivered: Position },
+    /// A new epoch, unless the stream stands at or after this place; it may `keep` what is left.
+    Renew {
+        stream: Arc<[u8]>,
+        delivered: Position,
+        keep: bool,
+    },
     /// About users' connections.
     Seat(SeatRequest),
     /// About who is in rooms.
@@ -264,9 +278,14 @@ impl Request {
             Self::Append(append) => append.command(scripts),
             Self::Read(read) => read.command(scripts),
             Self::Position { stream } => scripts.on_stream(Script::Position, &[stream, &naming::log(stream)]),
-            Self::Renew { stream, delivered } => {
+            Self::Renew {
+                stream,
+                delivered,
+                keep,
+            } => {
                 let mut cmd = scripts.on_stream(Script::Renew, &[stream, &naming::log(stream)]);
                 cmd.arg(&*delivered.epoch).arg(delivered.offset);
+                cmd.arg(if *keep { "keep" } else { "" });
                 cmd
             }
             Self::Announce { channel, payload } | Self::Pass { channel, payload } => {

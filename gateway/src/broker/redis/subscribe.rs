@@ -28,7 +28,7 @@ use super::script::Request;
 use super::session::Session;
 use super::stats::Stats;
 use super::table::{Hole, Table, Ticket};
-use crate::config::Retention;
+use crate::config::{Durability, Retention};
 use crate::room::{PAGE_BYTES, PAGE_MESSAGES};
 
 /// What the subscription link's task works with.
@@ -107,7 +107,13 @@ impl Subscriber {
                 && delivered.epoch == current.epoch
                 && current.offset < delivered.offset
             {
-                result = self.commands.place(Request::Renew { stream, delivered }).await;
+                let renew = Request::Renew {
+                    stream,
+                    delivered,
+                    // what a replica had is there: nothing of what is lost was acknowledged
+                    keep: self.config.durability == Durability::Replicated,
+                };
+                result = self.commands.place(renew).await;
             }
             (ticket, result)
         }))

@@ -99,12 +99,12 @@ impl Seen {
             return Step::Next;
         };
         if *position.epoch != *epoch {
-            self.epoch_changes += 1;
-            self.missed += offset.saturating_sub(1);
             let anew = Position {
                 epoch: epoch.into(),
                 offset,
             };
+            self.epoch_changes += 1;
+            self.missed += offset.saturating_sub(position.carried_to(&anew.epoch).offset + 1);
             return Step::Hole(std::mem::replace(position, anew));
         }
         if offset <= position.offset {

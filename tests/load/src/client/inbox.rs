@@ -232,6 +232,9 @@ impl Session {
             None => offset,
         };
         let mut ledger = room.ledger.lock();
+        if let Some((before, _)) = membership.asked.as_ref().filter(|_| recovered) {
+            ledger.goes_on(before, epoch, offset);
+        }
         let (key, coverage) = ledger.join(epoch, from, now);
         for (early, identity) in std::mem::take(&mut membership.early) {
             if early > offset {

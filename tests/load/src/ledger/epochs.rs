@@ -16,6 +16,8 @@ struct Epoch {
     generation: u32,
     /// Highest offset that was acknowledged.
     acked: u64,
+    /// The generation whose messages it goes on with, and how far it had got when that was told.
+    goes_on: Option<(u32, u64)>,
 }
 
 impl Epochs {
@@ -37,8 +39,22 @@ impl Epochs {
             name: name.into(),
             generation,
             acked: 0,
+            goes_on: None,
         });
         generation
+    }
+
+    /// A client was told `recovered` that had been in the generation before.
+    pub(super) fn go_on(&mut self, generation: u32, before: u32, up_to: u64) {
+        if let Some(epoch) = self.0.iter_mut().find(|epoch| epoch.generation == generation) {
+            epoch.goes_on.get_or_insert((before, up_to));
+        }
+    }
+
+    /// How far a generation had got that goes on with the messages of another one.
+    pub(super) fn went_on(&self, generation: u32, before: u32) -> Option<u64> {
+        let (from, up_to) = self.find(generation)?.goes_on?;
+        (from == before).then_some(up_to)
     }
 
     /// A publisher was told that its message has this place.

@@ -157,4 +157,17 @@ mod tests {
         assert_eq!(cost, Some(expected));
         assert_eq!(handover.position(&ledger).map(|at| at.generation), Some(1));
     }
+
+    #[test]
+    fn an_epoch_that_goes_on_takes_back_only_what_it_has_not() {
+        for (up_to, taken_back) in [(12, 1), (13, 0), (20, 0)] {
+            let (mut ledger, mut handover) = ledger();
+            let (key, _) = join(&mut ledger, &mut handover, "a", 10);
+            ledger.acked("a", 13, Identity::default(), NOW);
+            end(&mut ledger, &mut handover, key);
+            ledger.goes_on("a", "b", up_to);
+            let (_, cost) = join(&mut ledger, &mut handover, "b", 10);
+            assert_eq!(cost.map(|cost| cost.taken_back), Some(taken_back), "{up_to}");
+        }
+    }
 }

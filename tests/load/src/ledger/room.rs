@@ -117,9 +117,19 @@ impl RoomLedger {
                 taken_back: 0,
             };
         }
+        let given = self.epochs.went_on(next.generation, ended.generation);
+        let had = ended.offset.max(given.unwrap_or(0));
         Cost {
-            taken_back: self.epochs.acked(ended.generation).saturating_sub(ended.offset),
+            taken_back: self.epochs.acked(ended.generation).saturating_sub(had),
             ..Cost::default()
+        }
+    }
+
+    /// A client that had been in one epoch was given what it had missed in another one, which goes on with it.
+    pub(crate) fn goes_on(&mut self, before: &str, epoch: &str, up_to: u64) {
+        let (before, generation) = (self.epochs.generation(before), self.epochs.generation(epoch));
+        if before != generation {
+            self.epochs.go_on(generation, before, up_to);
         }
     }
 
@@ -172,6 +182,8 @@ impl RoomLedger {
         };
         if member.generation != generation {
             enter_epoch(member, &self.epochs, now, &mut self.counts);
+            // below it the new epoch has what the former one had
+            member.last = member.last.max(from.saturating_sub(1));
         }
         for offset in (from..=to.min(member.last)).take(MOST_LATE) {
             if fill_gap(member, offset).is_some() {

@@ -83,15 +83,7 @@ impl Entry {
 
     /// Begins to fill the hole between the last place that was delivered and this offset of the present epoch.
     fn dig(&mut self, ticket: Ticket, delivered: Position, to: u64) -> Option<Hole> {
-        let epoch = &self.last.as_ref()?.epoch;
-        let after = if delivered.epoch == *epoch {
-            delivered.clone()
-        } else {
-            Position {
-                epoch: Arc::clone(epoch),
-                offset: 0,
-            }
-        };
+        let after = delivered.carried_to(&self.last.as_ref()?.epoch);
         self.filling = Some(Box::new(Filling {
             delivered,
             after: after.clone(),
@@ -134,7 +126,7 @@ impl Entry {
             seen.missed += current.offset - last.offset;
         } else {
             seen.epoch_changes += 1;
-            seen.missed += current.offset;
+            seen.missed += current.offset - last.carried_to(&current.epoch).offset.min(current.offset);
         }
         let delivered = std::mem::replace(last, current.clone());
         self.dig(ticket.clone(), delivered, current.offset)
@@ -174,10 +166,7 @@ impl Filling {
             };
             if place.epoch != at.epoch {
                 anew = true;
-                at = Position {
-                    epoch: Arc::clone(&place.epoch),
-                    offset: 0,
-                };
+                at = at.carried_to(&place.epoch);
             }
             if place.offset <= at.offset {
                 continue;

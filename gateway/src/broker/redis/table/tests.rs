@@ -135,6 +135,28 @@ fn a_new_epoch_is_told_before_its_messages() {
 }
 
 #[test]
+fn an_epoch_that_goes_on_with_the_one_before_is_told_and_its_messages_are_not_told_again() {
+    let anew = "b.4.a";
+    for (delivered, read, words) in [
+        // what was taken back is not missing
+        (6, vec![], vec!["b.4.a missing 5-4", "b.4.a 5"]),
+        (
+            2,
+            vec![3, 4],
+            vec!["b.4.a missing 3-2", "b.4.a 3", "b.4.a 4", "b.4.a 5"],
+        ),
+    ] {
+        let (table, _) = linked_with("r", at("a", delivered));
+        let (_, seen, holes) = table.deliveries(&[raw("r", anew, 5)]);
+        assert_eq!((seen.epoch_changes, seen.missed), (1, read.len() as u64));
+        assert_eq!((&holes[0].after, holes[0].to), (&at(anew, delivered.min(4)), 4));
+        let (delivered, lost) = table.filled(&holes[0], kept(read));
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        assert_eq!((told(&delivered), lost), (words, 0));
+    }
+}
+
+#[test]
 fn a_link_that_is_lost_while_a_hole_is_read_leaves_the_place_where_it_was() {
     let (table, ticket) = linked_with("r", at("a", 4));
     let (_, _, holes) = table.deliveries(&[raw("r", "a", 7)]);

@@ -182,6 +182,22 @@ fn losses_at_the_beginning_of_a_new_epoch_are_found() {
 }
 
 #[test]
+fn a_new_epoch_that_goes_on_with_the_former_one_is_told_by_where_it_begins() {
+    let (mut room, member) = room();
+    deliver(&mut room, member, &[1, 2, 3, 4, 5, 6], at(1));
+    room.gap(member, "b", 5, 4, at(2));
+    deliver(&mut room, member, &[5, 6, 7], at(2));
+    room.sweep(at(100));
+    assert_eq!(
+        room.counts(),
+        Counts {
+            epoch_changes: 1,
+            ..Counts::default()
+        }
+    );
+}
+
+#[test]
 fn what_was_acknowledged_in_an_epoch_that_is_over_is_taken_back_not_lost() {
     let (mut room, member) = room();
     deliver(&mut room, member, &[1, 2], at(1));

@@ -31,7 +31,7 @@ demo: ## from nothing to a fleet under load: it grows, is rolled out, shrinks; a
 
 ##@ Checks
 CARGO ?= cargo
-.PHONY: test lint fmt generate check-generated test-unit test-protocol test-api client fuzz chaos soak conformance test-cluster deps
+.PHONY: test lint fmt generate check-generated test-unit test-protocol test-api client fuzz chaos soak found presence conformance test-cluster deps
 test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
 	@tests/run.sh
 lint: deps ## formatting, clippy, dependencies, generated files, the chart
@@ -63,6 +63,10 @@ chaos: ## 20 gateways killed at random in ten minutes under 2,000 clients; nothi
 	@tests/endurance.sh chaos
 soak: ## an hour of connections that come and go; nothing may be left (SOAK_MINUTES=60, RECORD=yes)
 	@tests/endurance.sh soak
+found: ## how soon gateways find that a link to Redis is dead, for each way that comes about (RECORD=yes)
+	@tests/endurance.sh found
+presence: ## 10,000 members of a room while gateways are killed and replaced; nobody hears of it (RECORD=yes)
+	@tests/endurance.sh presence
 conformance: ## the WebSocket layer against every case of the Autobahn TestSuite
 	@tests/run.sh conformance
 test-cluster: ## the resource, the operator and the chart on the real cluster

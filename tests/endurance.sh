@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The tests that are worth more the longer they run, with long settings; their short form is in `make test`.
-#   usage: endurance.sh chaos | soak
+#   usage: endurance.sh chaos | soak | found | presence
 #   CHAOS_KILLS=20 CHAOS_SECONDS=600 CHAOS_CLIENTS=2000   how many gateways are killed, in what time, under how many clients
 #   CHAOS_SEED=n                                          the same times and gateways again
 #   SOAK_MINUTES=60                                       how long connections come and go
+#   PRESENCE_CLIENTS=10000 PRESENCE_KILLS=10              members of one room, and gateways that are killed under them
 #   RECORD=yes                                            write the result into docs/endurance.md
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -17,7 +18,13 @@ case ${1:-} in
         export SOAK_MINUTES=${SOAK_MINUTES:-60}
         test=protocol_soak
         ;;
-    *) die "unknown run ${1:-}" "runs: chaos soak" ;;
+    found) test=broker_found ;;
+    presence)
+        export PRESENCE_CLIENTS=${PRESENCE_CLIENTS:-10000} PRESENCE_KILLS=${PRESENCE_KILLS:-10}
+        export PRESENCE_WINDOW=${PRESENCE_WINDOW:-20}
+        test=protocol_presence_rollout
+        ;;
+    *) die "unknown run ${1:-}" "runs: chaos soak found presence" ;;
 esac
 
 "$HERE/deps.sh" tests
@@ -38,7 +45,8 @@ awk -v mark="<!-- $1 -->" -v rows="$log.rows" '
     $0 == mark { print; inside = 1; next }
     inside && /^\|/ { if (++head <= 2) print; next }
     inside { while ((getline row <rows) > 0) print row; inside = 0 }
-    { print }' "$doc" >"$log.doc"
+    { print }
+    END { if (inside) while ((getline row <rows) > 0) print row }' "$doc" >"$log.doc"
 cp "$log.doc" "$doc"
 rm -f "$log.rows" "$log.doc"
 step "written to $doc"

@@ -4,6 +4,7 @@
 
 pub mod broker;
 pub mod census;
+pub mod chat;
 pub mod client;
 pub mod cluster;
 pub mod codec;

@@ -32,6 +32,11 @@ impl Processes {
         Ok(fleet)
     }
 
+    /// Gateways that are started from now on have these flags, too; the last word counts.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+    }
+
     /// The processes.
     pub fn gateways(&self) -> &[Process] {
         &self.gateways

@@ -33,7 +33,12 @@ pub struct Watched {
 impl Watched {
     /// Starts all; they know of each other, and the replica has what the master has.
     pub async fn start(sentinels: usize) -> Result<Self> {
-        let [master, replica] = pair().await?;
+        Self::start_with(sentinels, &[]).await
+    }
+
+    /// As [`Watched::start`], with more settings of the two servers.
+    pub async fn start_with(sentinels: usize, more: &[&str]) -> Result<Self> {
+        let [master, replica] = pair_with(more).await?;
         let mut started = Vec::new();
         for _ in 0..sentinels {
             started.push(sentinel(MASTER, master.port(), sentinels / 2 + 1).await?);
@@ -68,6 +73,19 @@ impl Watched {
             Ok(true)
         })
         .await
+    }
+
+    /// The first Sentinel is told that this server is the master.
+    pub async fn name(&self, master: &RedisServer) -> Result<()> {
+        let port = master.port().to_string();
+        let _: Vec<Value> = redis::pipe()
+            .cmd("SENTINEL")
+            .arg(&["REMOVE", MASTER])
+            .cmd("SENTINEL")
+            .arg(&["MONITOR", MASTER, "127.0.0.1", &port, "1"])
+            .query_async(&mut self.sentinels[0].connection().await?)
+            .await?;
+        Ok(())
     }
 
     /// Awaits that the server that was the replica is the master, and every Sentinel says so: until then one may name the
@@ -109,9 +127,14 @@ impl Watched {
 
 /// A master, and a replica that has what it has.
 pub async fn pair() -> Result<[RedisServer; 2]> {
-    let master = RedisServer::start_with(&DATA).await?;
+    pair_with(&[]).await
+}
+
+async fn pair_with(more: &[&str]) -> Result<[RedisServer; 2]> {
+    let settings = [&DATA[..], more].concat();
+    let master = RedisServer::start_with(&settings).await?;
     let port = master.port().to_string();
-    let replica = [&DATA[..], &["--replicaof", "127.0.0.1", &port]].concat();
+    let replica = [&settings[..], &["--replicaof", "127.0.0.1", &port]].concat();
     let replica = RedisServer::start_with(&replica).await?;
     follows(&replica, master.port()).await?;
     Ok([master, replica])

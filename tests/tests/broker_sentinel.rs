@@ -122,15 +122,7 @@ async fn a_master_that_was_demoted_by_hand_is_left_although_it_takes_subscriptio
         node.publish(&lobby, "refused").await?,
         Err(BrokerError::Unavailable)
     );
-    let mut tell = watched.sentinels[0].connection().await?;
-    let port = new.port().to_string();
-    let _: Vec<Value> = redis::pipe()
-        .cmd("SENTINEL")
-        .arg(&["REMOVE", "fleet"])
-        .cmd("SENTINEL")
-        .arg(&["MONITOR", "fleet", "127.0.0.1", &port, "1"])
-        .query_async(&mut tell)
-        .await?;
+    watched.name(new).await?;
     moved(old, new, 1).await?;
     assert_eq!(publish_at_last(&node, &lobby, "2").await?.offset, 2);
     node.wait_healthy().await?;

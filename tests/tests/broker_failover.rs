@@ -21,8 +21,8 @@ enum End {
     Demoted,
 }
 
-/// Has the Sentinels move the master, and awaits that the gateways have moved.
-async fn fail_over(watched: &mut Watched, chat: &Chat, end: End) -> Result<()> {
+/// Has the Sentinels move the master, and awaits that the gateways have moved; tells how long that took.
+async fn fail_over(watched: &mut Watched, chat: &Chat, end: End) -> Result<String> {
     match end {
         End::Killed => watched.servers[0].kill()?,
         End::Demoted => watched.fail_over().await?,
@@ -36,11 +36,12 @@ async fn fail_over(watched: &mut Watched, chat: &Chat, end: End) -> Result<()> {
     }
     follows(&watched.servers[0], watched.servers[1].port()).await?;
     let relied = chat.relies(true).await?;
-    println!("{end:?}: found by all gateways after {found:.1?}, relied on again {relied:.1?} later");
-    Ok(())
+    Ok(format!(
+        "{end:?}: found by all gateways after {found:.1?}, relied on again {relied:.1?} later"
+    ))
 }
 
-async fn with_the_default(end: End) -> Result<()> {
+async fn with_the_default(end: End) -> Result<String> {
     let mut watched = Watched::start(3).await?;
     let mut chat = Chat::start(&watched.url(), &KEEP).await?;
     chat.part_is_away().await?;
@@ -48,15 +49,10 @@ async fn with_the_default(end: End) -> Result<()> {
     master.lose_replica(replica).await?;
     chat.acknowledged(3_000).await?;
     let behind = given_out(master).await? - given_out(replica).await?;
-    fail_over(&mut watched, &chat, end).await?;
+    let times = fail_over(&mut watched, &chat, end).await?;
     chat.back().await?;
     chat.flows().await?;
     let report = chat.end().await?;
-    println!(
-        "{}",
-        figures(&format!("{end:?}, acknowledged by the master"), &report)
-    );
-    println!("taken back: the master was {behind} messages ahead of its replica when it went");
     ensure!(behind >= 3_000, "{behind} messages");
     nothing_was_silent(&report)?;
     ensure!(report.verdict.counts.epoch_changes > 0, "{report}");
@@ -64,7 +60,10 @@ async fn with_the_default(end: End) -> Result<()> {
         told_of_a_new_epoch(&report) > 0 && report.reconnects.offline.taken_back > 0,
         "{report}"
     );
-    Ok(())
+    let figures = figures("acknowledged by the master", &report);
+    Ok(format!(
+        "{times}\n{figures}\ntaken back: the master was {behind} messages ahead of its replica when it went"
+    ))
 }
 
 fn told_of_a_new_epoch(report: &Report) -> u64 {
@@ -72,7 +71,7 @@ fn told_of_a_new_epoch(report: &Report) -> u64 {
     reasons.get("epoch_changed").copied().unwrap_or_default()
 }
 
-async fn with_a_replica(end: End) -> Result<()> {
+async fn with_a_replica(end: End) -> Result<String> {
     let mut watched = Watched::start_with(3, &DURABLE).await?;
     let mut chat = Chat::start(&watched.url(), &REPLICATED).await?;
     chat.part_is_away().await?;
@@ -89,15 +88,10 @@ async fn with_a_replica(end: End) -> Result<()> {
     );
     let behind = given_out(master).await? - given_out(replica).await?;
     ensure!(behind > 0, "nothing is to be taken back");
-    fail_over(&mut watched, &chat, end).await?;
+    let times = fail_over(&mut watched, &chat, end).await?;
     chat.back().await?;
     chat.flows().await?;
     let report = chat.end().await?;
-    println!(
-        "{}",
-        figures(&format!("{end:?}, acknowledged with a replica"), &report)
-    );
-    println!("taken back: {behind} messages, none of them acknowledged");
     nothing_was_silent(&report)?;
     ensure!(report.verdict.counts.epoch_changes > 0, "{report}");
     let missing = report.verdict.counts.taken_back + report.reconnects.offline.taken_back;
@@ -105,25 +99,32 @@ async fn with_a_replica(end: End) -> Result<()> {
         missing == 0,
         "{missing} acknowledged messages are missing: {report}"
     );
-    Ok(())
+    let figures = figures("acknowledged with a replica", &report);
+    Ok(format!(
+        "{times}\n{figures}\ntaken back: {behind} messages, none of them acknowledged"
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_master_takes_along_is_told_by_a_new_epoch() -> Result<()> {
-    with_the_default(End::Killed).await
+    println!("{}", with_the_default(End::Killed).await?);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_demoted_master_takes_along_is_told_by_a_new_epoch() -> Result<()> {
-    with_the_default(End::Demoted).await
+    println!("{}", with_the_default(End::Demoted).await?);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_master_takes_nothing_along_that_was_acknowledged_with_a_replica() -> Result<()> {
-    with_a_replica(End::Killed).await
+    println!("{}", with_a_replica(End::Killed).await?);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demoted_master_takes_nothing_along_that_was_acknowledged_with_a_replica() -> Result<()> {
-    with_a_replica(End::Demoted).await
+    println!("{}", with_a_replica(End::Demoted).await?);
+    Ok(())
 }

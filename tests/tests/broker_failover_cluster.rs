@@ -19,15 +19,17 @@ async fn behind(cluster: &RedisCluster) -> Result<u64> {
     Ok(given_out(cluster.node(0)).await? - given_out(cluster.node(PRIMARIES)).await?)
 }
 
-/// Kills the first primary, awaits that its replica has taken over, and starts it again as the replica of that.
-async fn die(cluster: &mut RedisCluster, chat: &Chat) -> Result<()> {
+/// Kills the first primary, awaits that its replica has taken over, and starts it again as the replica of that;
+/// tells how long that took.
+async fn die(cluster: &mut RedisCluster, chat: &Chat) -> Result<String> {
     cluster.node_mut(0).kill()?;
     let found = chat.relies(false).await?;
     cluster.until_owner(0, PRIMARIES).await?;
     cluster.node_mut(0).restart().await?;
     let relied = chat.relies(true).await?;
-    println!("found by all gateways after {found:.1?}, relied on again {relied:.1?} later");
-    Ok(())
+    Ok(format!(
+        "found by all gateways after {found:.1?}, relied on again {relied:.1?} later"
+    ))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,7 +40,7 @@ async fn what_a_killed_primary_takes_along_is_told_by_a_new_epoch() -> Result<()
     cluster.node(0).lose_replica(cluster.node(PRIMARIES)).await?;
     chat.acknowledged(4_000).await?;
     let behind = behind(&cluster).await?;
-    die(&mut cluster, &chat).await?;
+    println!("{}", die(&mut cluster, &chat).await?);
     chat.back().await?;
     chat.flows().await?;
     let report = chat.end().await?;
@@ -66,7 +68,7 @@ async fn a_killed_primary_takes_nothing_along_that_was_acknowledged_with_a_repli
     chat.refused(1_000).await?;
     let behind = behind(&cluster).await?;
     ensure!(behind > 0, "nothing is to be taken back");
-    die(&mut cluster, &chat).await?;
+    println!("{}", die(&mut cluster, &chat).await?);
     chat.back().await?;
     chat.flows().await?;
     let report = chat.end().await?;

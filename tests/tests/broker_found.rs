@@ -15,18 +15,17 @@ use wsfleet_tests::sentinel::{Watched, replica_of, sentinel, url};
 /// Little, so that nothing waits for anything but the links.
 const RATE: f64 = 100.0;
 
-/// Awaits that all gateways have found it, and that they rely on Redis again.
-async fn found(chat: &Chat, kind: &str) -> Result<()> {
+/// Awaits that all gateways have found it, and that they rely on Redis again; gives the row of the table in docs/endurance.md.
+async fn found(chat: &Chat, kind: &str) -> Result<String> {
     let begun = Instant::now();
     let found = chat.relies(false).await?;
     chat.relies(true).await?;
     let seconds = |time: Duration| time.as_secs_f64();
-    println!(
+    Ok(format!(
         "row: | {kind} | {:.1} s | {:.1} s |",
         seconds(found),
         seconds(begun.elapsed())
-    );
-    Ok(())
+    ))
 }
 
 async fn ends_well(chat: Chat) -> Result<()> {
@@ -42,7 +41,10 @@ async fn links_that_carry_nothing_any_more_are_found() -> Result<()> {
     let proxy = Proxy::start(([127, 0, 0, 1], redis.port()).into()).await?;
     let chat = Chat::at_rate(RATE, &format!("redis://{}", proxy.address()), &[]).await?;
     proxy.swallow();
-    found(&chat, "the links carry nothing any more, new ones do").await?;
+    println!(
+        "{}",
+        found(&chat, "the links carry nothing any more, new ones do").await?
+    );
     ends_well(chat).await
 }
 
@@ -54,7 +56,7 @@ async fn links_to_a_watched_master_that_carry_nothing_any_more_are_found() -> Re
     let sentinel = sentinel("fleet", proxy.address().port(), 1).await?;
     let chat = Chat::at_rate(RATE, &url(&[&sentinel]), &[]).await?;
     proxy.swallow();
-    found(&chat, "the same, with Sentinels").await?;
+    println!("{}", found(&chat, "the same, with Sentinels").await?);
     ends_well(chat).await
 }
 
@@ -67,7 +69,10 @@ async fn a_master_that_was_demoted_by_hand_is_found_although_it_answers() -> Res
     replica_of(new, None).await?;
     replica_of(old, Some(new.port())).await?;
     watched.name(new).await?;
-    found(&chat, "the master is demoted by hand, and goes on answering").await?;
+    println!(
+        "{}",
+        found(&chat, "the master is demoted by hand, and goes on answering").await?
+    );
     ends_well(chat).await
 }
 
@@ -76,7 +81,10 @@ async fn a_master_that_is_killed_is_found() -> Result<()> {
     let mut watched = Watched::start(3).await?;
     let chat = Chat::at_rate(RATE, &watched.url(), &[]).await?;
     watched.servers[0].kill()?;
-    found(&chat, "the master is killed (SIGKILL), Sentinels fail over").await?;
+    println!(
+        "{}",
+        found(&chat, "the master is killed (SIGKILL), Sentinels fail over").await?
+    );
     ends_well(chat).await
 }
 
@@ -85,7 +93,10 @@ async fn a_master_that_hangs_is_found() -> Result<()> {
     let watched = Watched::start(3).await?;
     let chat = Chat::at_rate(RATE, &watched.url(), &[]).await?;
     watched.servers[0].freeze()?;
-    found(&chat, "the master hangs (SIGSTOP), Sentinels fail over").await?;
+    println!(
+        "{}",
+        found(&chat, "the master hangs (SIGSTOP), Sentinels fail over").await?
+    );
     watched.servers[0].thaw()?;
     ends_well(chat).await
 }

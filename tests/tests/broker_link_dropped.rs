@@ -1,6 +1,6 @@
-//! The kernel drops every packet between one of three gateways and Redis, under 1,000 messages a second. Nobody is sent away, no message is
-//! acknowledged that was not accepted, and when packets pass again the gateway's members get all that they have missed.
-//! Runs in a network namespace of its own, as its root.
+//! The kernel drops every packet between one of three gateways and Redis, under a crowd that writes 1,000 messages a second.
+//! Nobody is sent away, no message is acknowledged that was not accepted, and when packets pass again the gateway's members get
+//! all that they have missed. Runs in a network namespace of its own, as its root.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use wsfleet_gateway::broker::Broker;
 use wsfleet_gateway::broker::redis::{PresenceSettings, Timing};
 use wsfleet_tests::broker::{Node, PATIENT, key, room};
 use wsfleet_tests::redis_cluster::{PATIENT as NODES_PATIENT, PRIMARIES, RedisCluster};

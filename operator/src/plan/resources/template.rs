@@ -115,9 +115,9 @@ fn environment(cluster: &WebSocketCluster) -> Vec<Value> {
     environment.extend(broker::environment(&cluster.spec.broker));
     environment.extend(auth(&cluster.spec.auth));
     environment.extend(admission(gateway));
-    let routing = gateway.routing_key_secret_ref.as_ref();
-    let routing = routing.map(|_| "/etc/wsfleet/routing/key".to_owned());
-    environment.extend(given([("WSFLEET_ROUTING_KEY_FILE", routing)]));
+    if gateway.routing_key_secret_ref.is_some() {
+        environment.push(variable("WSFLEET_ROUTING_KEY_FILE", "/etc/wsfleet/routing/key"));
+    }
     if cluster.spec.tls.is_some() {
         environment.push(variable("WSFLEET_TLS_CERT_FILE", &format!("{TLS}/tls.crt")));
         environment.push(variable("WSFLEET_TLS_KEY_FILE", &format!("{TLS}/tls.key")));
@@ -375,9 +375,8 @@ pub(super) mod tests {
         let pod = base(&cluster, "image")["spec"].take();
         let volume = secret_volume("routing-key", "chat-routing", "signing", "key");
         assert!(pod["volumes"].as_array().unwrap().contains(&volume));
-        let mounted = mount("routing-key", "/etc/wsfleet/routing");
         let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
-        assert!(mounts.contains(&mounted));
+        assert!(mounts.contains(&mount("routing-key", "/etc/wsfleet/routing")));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 #   usage: run.sh [SCHEMATHESIS ARGUMENT...]
 . "$(dirname "$0")/../cluster/lib.sh"
 folder=$REPO/tests/api
-tools=$("$folder/install.sh")
+tools=$("$REPO/tests/python.sh" tests/api)
 target=${CARGO_TARGET_DIR:-$REPO/target}
 if [ -z "${WSFLEET_PROGRAMS:-}" ]; then # tests/run.sh has built everything
     step "building the gateway"

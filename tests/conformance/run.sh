@@ -13,7 +13,7 @@ if [ "${1:-}" = --record ]; then
     shift
 fi
 
-python=$("$folder/install.sh")
+python=$("$REPO/tests/python.sh" tests/conformance)/python
 target=${CARGO_TARGET_DIR:-$REPO/target}
 if [ -z "${WSFLEET_PROGRAMS:-}" ]; then # tests/run.sh has built everything
     step "building the echo server"

@@ -7,11 +7,12 @@ use wsfleet_gateway::protocol::{ClientMessage, Codec, ParseError};
 use crate::memory;
 use crate::model::{self, MAX, NAMES, Parts};
 
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 10] = [
     "join",
     "leave",
     "room_message",
     "direct_message",
+    "event",
     "resume",
     "history",
     "presence",
@@ -58,6 +59,7 @@ fn says(value: &Value, parts: &Parts<'_>) {
         "ping" => return,
         "resume" => return resumes(value, parts),
         "direct_message" => "targetUserId",
+        "event" => "name",
         "refresh" => "token",
         _ => "room",
     };

@@ -23,7 +23,7 @@ const ROOM: usize = 16 * MAX;
 /// Deepest nesting that MessagePack is read with; what the message itself adds to its payload's is part of it.
 const DEPTH: usize = 128;
 
-/// A message's parts: kind, room, user or token, payload, ids.
+/// A message's parts: kind, room, user, event or token, payload, ids.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Parts<'m> {
     pub(crate) kind: &'static str,
@@ -120,6 +120,12 @@ impl<'m> Parts<'m> {
                 payload,
                 id,
                 msg_id,
+            }
+            | ClientMessage::Event {
+                name,
+                payload,
+                id,
+                msg_id,
             } => Self {
                 name,
                 payload: Some(payload.get()),
@@ -135,6 +141,7 @@ impl<'m> Parts<'m> {
     fn field(&self) -> &'static str {
         match self.kind {
             "direct_message" => "targetUserId",
+            "event" => "name",
             "refresh" => "token",
             _ => "room",
         }
@@ -234,6 +241,7 @@ impl<'m> Parts<'m> {
             "refresh" => Kind::Refresh(named()),
             "room_message" => Kind::RoomMessage(sent()),
             "direct_message" => Kind::DirectMessage(sent()),
+            "event" => Kind::Event(sent()),
             _ => Kind::Ping(Nothing {}),
         };
         FromClient { kind: Some(kind) }.encode_to_vec()

@@ -73,6 +73,7 @@ fn says(read: &FromClient, parts: &Parts<'_>) {
         Kind::Refresh(refresh) => ("refresh", &refresh.name, &refresh.id, None),
         Kind::RoomMessage(sent) => ("room_message", &sent.to, &sent.id, Some(&sent.payload)),
         Kind::DirectMessage(sent) => ("direct_message", &sent.to, &sent.id, Some(&sent.payload)),
+        Kind::Event(sent) => ("event", &sent.to, &sent.id, Some(&sent.payload)),
         Kind::Ping(_) => return assert_eq!(parts.kind, "ping"),
     };
     assert_eq!((parts.kind, parts.name), (kind, &**name));

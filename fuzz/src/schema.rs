@@ -5,7 +5,7 @@ use prost::{Message, Oneof};
 /// What a client sends.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct FromClient {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(crate) kind: Option<Kind>,
 }
 
@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     History(History),
     #[prost(message, tag = "9")]
     Presence(Presence),
+    #[prost(message, tag = "10")]
+    Event(Sent),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -104,7 +106,7 @@ pub(crate) struct Named {
     pub(crate) id: Option<String>,
 }
 
-/// `RoomMessage` and `DirectMessage`, to a room or to a user.
+/// `RoomMessage`, `DirectMessage` and `Event`: to a room, to a user, or what it is called.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Sent {
     #[prost(string, tag = "1")]

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::protocol::WelcomeLimits;
 use crate::room::{Absent, Rooms};
 use crate::routing::Routing;
-use crate::session::{Census, Connections, Env, Place};
+use crate::session::{self, Census, Connections, Env, Place};
 use crate::tls::{self, Tls};
 
 /// A gateway, ready to accept.
@@ -88,6 +88,7 @@ impl Gateway {
             resume_window: settings.histories.resume_window(),
             routing: routing(&settings)?,
             welcome_limits: WelcomeLimits::from(limits),
+            features: session::features(settings.events.is_some()),
         });
         let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
         let broker: Arc<dyn Broker> = match &settings.broker {
@@ -100,6 +101,7 @@ impl Gateway {
                 if let Some(authorities) = &settings.broker_authorities {
                     config = config.trusting(authorities.pem());
                 }
+                let config = config.with_events(settings.events.clone());
                 let config = config.with_presence(PresenceSettings {
                     server_id: settings.server_id.shared(),
                     hold: settings.presences.hold(),

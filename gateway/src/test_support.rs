@@ -32,6 +32,7 @@ pub(crate) fn env() -> Env {
         resume_window: Duration::from_mins(5),
         routing: None,
         welcome_limits: WelcomeLimits::from(&limits),
+        features: crate::session::features(false),
     }
 }
 

@@ -35,3 +35,4 @@ pub mod tls;
 pub mod verdict;
 pub mod wait;
 pub mod witness;
+pub mod worker;

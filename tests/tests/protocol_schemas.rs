@@ -138,6 +138,7 @@ fn client_messages(text: [&str; 2], payload: &Value) -> Vec<Value> {
         json!({"type": "leave", "room": name, "id": id}),
         json!({"type": "room_message", "room": name, "payload": payload, "id": id, "msgId": "m"}),
         json!({"type": "direct_message", "targetUserId": name, "payload": payload, "id": id, "msgId": "m"}),
+        json!({"type": "event", "name": name, "payload": payload, "id": id, "msgId": "m"}),
         json!({"type": "ping"}),
         json!({"type": "refresh", "token": name, "id": id}),
         json!({

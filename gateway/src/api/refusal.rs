@@ -42,7 +42,8 @@ pub(super) const fn status_of(error: &BrokerError) -> StatusCode {
     match error {
         BrokerError::Unavailable | BrokerError::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         BrokerError::Unconfirmed => StatusCode::GATEWAY_TIMEOUT,
-        BrokerError::Refused(_) => StatusCode::BAD_GATEWAY,
+        // no back end sends an event
+        BrokerError::Refused(_) | BrokerError::EventsOff => StatusCode::BAD_GATEWAY,
     }
 }
 

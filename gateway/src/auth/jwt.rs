@@ -55,6 +55,7 @@ struct Claims {
     jti: Option<Box<str>>,
     rooms: Option<Patterns>,
     publish: Option<Patterns>,
+    events: Option<Patterns>,
 }
 
 impl JwtVerifier {
@@ -138,8 +139,8 @@ impl JwtVerifier {
         }
         let user_id = user_id(claims.sub.ok_or(AuthError::UserId)?)?;
         let grants = match (claims.rooms, self.rooms_claim) {
-            (None, RoomsClaim::Required) => Some(Grants::nothing()),
-            (rooms, _) => Grants::new(rooms, claims.publish),
+            (None, RoomsClaim::Required) => Some(Grants::no_room(claims.events)),
+            (rooms, _) => Grants::new(rooms, claims.publish, claims.events),
         };
         Ok(Identity {
             user_id,

@@ -16,6 +16,7 @@ pub mod memory;
 mod msg_id;
 mod presence;
 pub mod redis;
+mod worker;
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -26,6 +27,7 @@ use futures::future::BoxFuture;
 pub use event::{Event, encode};
 pub use msg_id::MsgId;
 pub use presence::{Attendance, Attendee, Roll};
+pub use worker::WorkerEvent;
 
 /// A room, or a user's personal stream. Ordered and hashable: the key of subscriptions.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,7 +216,7 @@ pub trait Sink: Send + Sync + 'static {
 /// Ready when there is room again, or nobody left to deliver to.
 pub type Crowded = BoxFuture<'static, ()>;
 
-/// What can go wrong. Each variant is temporary: nothing was accepted, trying again later may work.
+/// What can go wrong. Each variant but the last is temporary: trying again later may work.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BrokerError {
     /// The broker cannot be reached; the message was not sent. Try again later.
@@ -229,6 +231,9 @@ pub enum BrokerError {
     /// The broker answered with an error of its own.
     #[error("the message broker refused the message: {0}")]
     Refused(Arc<str>),
+    /// There is no stream for workers. Events need Redis, and `--events on`; nothing else is answered with this.
+    #[error("events are off on this gateway: they need --broker redis://… and --events on")]
+    EventsOff,
 }
 
 /// What came of asking for one more connection of a user in the fleet.
@@ -266,6 +271,14 @@ pub struct Health {
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Publishes in order. Returns at once; outcomes go to the replies. With `memory` the deliveries happen inside.
     fn publish(&self, batch: Vec<Publish>);
+
+    /// Appends events to the stream that workers read, in order. Returns at once; each reply is called once, as those of
+    /// [`Broker::publish`]. The place of an event is [`Position::none`].
+    fn append(&self, events: Vec<(WorkerEvent, Reply)>) {
+        for (_, reply) in events {
+            reply(Err(BrokerError::EventsOff));
+        }
+    }
 
     /// Subscribes this gateway to a stream and tells its position then: every later message is delivered.
     /// Messages may be delivered before the future is ready: keep those after the position, drop the others. After an

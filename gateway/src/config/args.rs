@@ -42,6 +42,15 @@ pub struct Args {
     /// Who has a message when it is acknowledged: Redis's master (primary), or a replica, too (replicated) [default: primary]
     #[arg(long, value_name = "primary|replicated")]
     pub durability: Option<Text>,
+    /// Whether clients' events are appended to a stream of Redis for workers [default: on with Redis]
+    #[arg(long, value_name = "on|off")]
+    pub events: Option<Text>,
+    /// Key of that stream [default: wsfleet:events]
+    #[arg(long, value_name = "NAME")]
+    pub event_stream: Option<Text>,
+    /// Entries that the stream keeps, about; the oldest go, read or not [default: 1000000]
+    #[arg(long, value_name = "NUMBER")]
+    pub event_stream_length: Option<Text>,
     /// How clients are identified; insecure-token (?token=abc is user_abc) is for development [default: jwt]
     #[arg(long, value_name = "jwt|insecure-token|anonymous")]
     pub auth: Option<Text>,

@@ -8,6 +8,7 @@ use super::args::{Args, Text};
 use super::auth::AuthSettings;
 use super::broker::{Authorities, BrokerChoice, Durability};
 use super::error::{ConfigError, Layer};
+use super::events::EventStream;
 use super::history::{Histories, HistoryRule};
 use super::limits::{LimitError, Limits};
 use super::presence::Presences;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub broker_authorities: Option<Authorities>,
     /// What an acknowledged message has to survive.
     pub durability: Durability,
+    /// Where clients' events go; `None`: they are not taken.
+    pub events: Option<EventStream>,
     /// How clients are identified.
     pub auth: AuthSettings,
     /// How long a connection outlives its token, so that the client can send another.
@@ -112,13 +115,15 @@ pub(super) struct Layers {
 impl Layers {
     fn settings(&self) -> Result<Settings, ConfigError> {
         let histories = self.histories()?;
+        let broker = self
+            .value("broker", |args| &args.broker)?
+            .unwrap_or(BrokerChoice::Memory);
         let settings = Settings {
             listen: self.address("listen", |args| &args.listen, ([0, 0, 0, 0], 8080))?,
             api_listen: self.address("api-listen", |args| &args.api_listen, ([127, 0, 0, 1], 8081))?,
             admin_listen: self.address("admin-listen", |args| &args.admin_listen, ([127, 0, 0, 1], 9090))?,
-            broker: self
-                .value("broker", |args| &args.broker)?
-                .unwrap_or(BrokerChoice::Memory),
+            events: self.events(&broker)?,
+            broker,
             broker_authorities: self
                 .text(|args| &args.broker_ca_file)
                 .map(|(_, path)| Authorities::read(path))

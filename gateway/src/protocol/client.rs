@@ -14,6 +14,8 @@ use crate::config::Limit;
 
 /// Longest user id in bytes.
 pub const USER_ID_BYTES: usize = 128;
+/// Longest name of an event in bytes.
+pub const EVENT_NAME_BYTES: usize = 128;
 /// Longest `id` or `msgId` in bytes, as written.
 pub const REQUEST_ID_BYTES: usize = 128;
 
@@ -99,6 +101,17 @@ pub enum ClientMessage<'a> {
         /// Idempotency key of the sender.
         msg_id: Option<RequestId<'a>>,
     },
+    /// Tells the workers behind the gateways something.
+    Event {
+        /// What kind of thing.
+        name: Cow<'a, str>,
+        /// Any JSON, passed on as written.
+        payload: &'a RawValue,
+        /// Wanted: an `ack` (or `error`) with this id.
+        id: Option<RequestId<'a>>,
+        /// Idempotency key of the sender.
+        msg_id: Option<RequestId<'a>>,
+    },
     /// Joins rooms, and wants what it has missed of them, and of the direct messages.
     Resume {
         /// The rooms.
@@ -152,6 +165,8 @@ pub enum MessageKind {
     RoomMessage,
     /// `direct_message`
     DirectMessage,
+    /// `event`
+    Event,
     /// `resume`
     Resume,
     /// `history`
@@ -168,11 +183,12 @@ pub enum MessageKind {
 
 impl MessageKind {
     /// Every kind, in the order of [`MessageKind::index`].
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Join,
         Self::Leave,
         Self::RoomMessage,
         Self::DirectMessage,
+        Self::Event,
         Self::Resume,
         Self::History,
         Self::Presence,
@@ -188,6 +204,7 @@ impl MessageKind {
             Self::Leave => "leave",
             Self::RoomMessage => "room_message",
             Self::DirectMessage => "direct_message",
+            Self::Event => "event",
             Self::Resume => "resume",
             Self::History => "history",
             Self::Presence => "presence",
@@ -280,6 +297,7 @@ impl<'a> ClientMessage<'a> {
             | Self::Leave { id, .. }
             | Self::RoomMessage { id, .. }
             | Self::DirectMessage { id, .. }
+            | Self::Event { id, .. }
             | Self::Resume { id, .. }
             | Self::History { id, .. }
             | Self::Presence { id, .. }
@@ -295,6 +313,7 @@ impl<'a> ClientMessage<'a> {
             Self::Leave { .. } => MessageKind::Leave,
             Self::RoomMessage { .. } => MessageKind::RoomMessage,
             Self::DirectMessage { .. } => MessageKind::DirectMessage,
+            Self::Event { .. } => MessageKind::Event,
             Self::Resume { .. } => MessageKind::Resume,
             Self::History { .. } => MessageKind::History,
             Self::Presence { .. } => MessageKind::Presence,

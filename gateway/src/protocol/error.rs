@@ -57,7 +57,9 @@ error_codes! {
     NotInRoom: "not_in_room", permanent, "Join the room first";
     /// `--presence` says that it is not known who is in this room.
     PresenceOff: "presence_off", permanent, "Presence of this room is off";
-    /// The token does not grant this room.
+    /// There is no stream for events: `--broker` is no Redis, or `--events` is off.
+    EventsOff: "events_off", permanent, "Events are off on this gateway: they need --broker redis://… and --events on";
+    /// The token does not grant this room, or this event.
     Forbidden: "forbidden", permanent, "The token does not allow this";
     /// The token of a `refresh` is not accepted; the connection stays until its own token ends.
     InvalidToken: "invalid_token", permanent, "The token is not accepted";

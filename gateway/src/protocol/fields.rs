@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::client::{ClientMessage, ParseError, Place, RequestId, RoomPlace, USER_ID_BYTES};
+use super::client::{
+    ClientMessage, EVENT_NAME_BYTES, ParseError, Place, RequestId, RoomPlace, USER_ID_BYTES,
+};
 use crate::config::Limit;
 
 /// The fields that any type knows, as written. Their types are checked only where the message's type uses them.
@@ -17,6 +19,7 @@ pub(super) struct Fields<'a> {
     room: Option<&'a RawValue>,
     payload: Option<&'a RawValue>,
     target_user_id: Option<&'a RawValue>,
+    name: Option<&'a RawValue>,
     token: Option<&'a RawValue>,
     pub(super) id: Option<&'a RawValue>,
     msg_id: Option<&'a RawValue>,
@@ -67,6 +70,12 @@ impl<'a> Fields<'a> {
             },
             "direct_message" => ClientMessage::DirectMessage {
                 target_user_id: self.target_user_id()?,
+                payload: self.payload.ok_or(ParseError::MissingField("payload"))?,
+                id: request_id("id", self.id)?,
+                msg_id: request_id("msgId", self.msg_id)?,
+            },
+            "event" => ClientMessage::Event {
+                name: self.name()?,
                 payload: self.payload.ok_or(ParseError::MissingField("payload"))?,
                 id: request_id("id", self.id)?,
                 msg_id: request_id("msgId", self.msg_id)?,
@@ -165,6 +174,13 @@ impl<'a> Fields<'a> {
             .ok_or(ParseError::InvalidField("after", "a text of at most 128 bytes"))
     }
 
+    fn name(&self) -> Result<Cow<'a, str>, ParseError> {
+        let raw = self.name.ok_or(ParseError::MissingField("name"))?;
+        text_of(raw)
+            .filter(|name| (1..=EVENT_NAME_BYTES).contains(&name.len()))
+            .ok_or(ParseError::InvalidField("name", "a text of 1 to 128 bytes"))
+    }
+
     fn target_user_id(&self) -> Result<Cow<'a, str>, ParseError> {
         let raw = self
             .target_user_id
@@ -247,6 +263,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 Some("room") => &mut fields.room,
                 Some("payload") => &mut fields.payload,
                 Some("targetUserId") => &mut fields.target_user_id,
+                Some("name") => &mut fields.name,
                 Some("token") => &mut fields.token,
                 Some("id") => &mut fields.id,
                 Some("msgId") => &mut fields.msg_id,

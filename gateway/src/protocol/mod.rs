@@ -12,8 +12,8 @@ mod fields;
 mod server;
 
 pub use client::{
-    ClientMessage, MessageKind, ParseError, Place, REQUEST_ID_BYTES, Rejected, RequestId, RoomPlace,
-    USER_ID_BYTES,
+    ClientMessage, EVENT_NAME_BYTES, MessageKind, ParseError, Place, REQUEST_ID_BYTES, Rejected, RequestId,
+    RoomPlace, USER_ID_BYTES,
 };
 pub use close::{CloseCode, CloseReason, Initiator, ReconnectAdvice};
 pub use codec::{Codec, Format};

@@ -25,7 +25,7 @@ use crate::stream::Stream;
 /// Bytes that [`Conn::read`] makes room for.
 const READ: usize = 64 << 10;
 
-/// What this gateway can do beyond the reference articles' protocol.
+/// What a gateway can do beyond the reference articles' protocol; the last, where there is a stream for events.
 const FEATURES: &[&str] = &[
     "ack",
     "gap",
@@ -36,10 +36,19 @@ const FEATURES: &[&str] = &[
     "refresh",
     "resume",
     "user_left",
+    "event",
 ];
 
 /// What it can do besides when it has a routing key.
 const ROUTING: &[&str] = &["routing_token"];
+
+/// What a gateway can do that takes events, or does not.
+pub const fn features(events: bool) -> &'static [&'static str] {
+    match FEATURES {
+        [all @ .., _] if !events => all,
+        all => all,
+    }
+}
 
 /// The messages of frames, one by one.
 type Each<'e> = &'e dyn Fn() -> Vec<Lossy>;
@@ -178,7 +187,7 @@ impl Conn {
                 epoch: &position.epoch,
                 offset: position.offset,
             },
-            features: &[FEATURES, token.map_or(&[], |_| ROUTING)].concat(),
+            features: &[env.features, token.map_or(&[], |_| ROUTING)].concat(),
         };
         let mut frames = Vec::new();
         self.format.encode_frame(&welcome, &mut frames);

@@ -41,6 +41,8 @@ pub struct Env {
     pub routing: Option<Routing>,
     /// What clients are told to keep to.
     pub welcome_limits: WelcomeLimits,
+    /// What clients are told that it can do.
+    pub features: &'static [&'static str],
 }
 
 /// Identifies a connection within this process.

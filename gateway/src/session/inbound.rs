@@ -9,7 +9,7 @@ use super::sweep::pong_latency;
 use super::{Conn, Place, Session, Step, end_of};
 use crate::admission::moment;
 use crate::auth::{AuthError, Grants};
-use crate::broker::{Accepted, BrokerError, Event, MsgId, Publish, Reply, StreamKey};
+use crate::broker::{Accepted, BrokerError, Event, MsgId, Publish, Reply, StreamKey, WorkerEvent};
 use crate::clock::Clock;
 use crate::limits::Verdict;
 use crate::protocol::{
@@ -25,6 +25,7 @@ pub(super) struct Turn {
     replies: Vec<u8>,
     count: u32,
     publish: Vec<Publish>,
+    pub(super) events: Vec<(WorkerEvent, Reply)>,
 }
 
 impl Turn {
@@ -97,6 +98,9 @@ impl Session {
         }
         if !turn.publish.is_empty() {
             self.gateway().broker.publish(std::mem::take(&mut turn.publish));
+        }
+        if !turn.events.is_empty() {
+            self.gateway().broker.append(std::mem::take(&mut turn.events));
         }
     }
 
@@ -245,6 +249,12 @@ impl Session {
                 };
                 self.publish(StreamKey::User(target_user_id.into()), event, [id, msg_id], turn);
             }
+            ClientMessage::Event {
+                name,
+                payload,
+                id,
+                msg_id,
+            } => self.event(&name, payload, [id, msg_id], turn),
             ClientMessage::Refresh { token, id } => self.refresh(&token, id, turn),
             ClientMessage::Ping => turn.reply(&ServerMessage::Pong {}),
         }
@@ -333,7 +343,7 @@ fn id_of<'a>(parsed: &Result<ClientMessage<'a>, Rejected<'a>>) -> Option<Request
 }
 
 /// Tells the sender what became of its message: an `ack` if it gave an `id`, an `error` in any case.
-fn answer(conn: Arc<Conn>, id: Option<Box<RawValue>>) -> Reply {
+pub(super) fn answer(conn: Arc<Conn>, id: Option<Box<RawValue>>) -> Reply {
     Box::new(move |outcome| {
         let text;
         let message = match (&outcome, &id) {
@@ -360,5 +370,6 @@ pub(super) const fn code_of(error: &BrokerError) -> ErrorCode {
         BrokerError::Unconfirmed => ErrorCode::Unconfirmed,
         BrokerError::Overloaded => ErrorCode::Overloaded,
         BrokerError::Refused(_) => ErrorCode::BrokerRefused,
+        BrokerError::EventsOff => ErrorCode::EventsOff,
     }
 }

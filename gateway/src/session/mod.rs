@@ -8,6 +8,7 @@
 mod closing;
 mod conn;
 mod env;
+mod event;
 mod inbound;
 mod lossy;
 mod membership;
@@ -44,7 +45,7 @@ use crate::websocket::Decoder;
 use resume::Wanted;
 
 pub use closing::CLOSE_TIMEOUT;
-pub use conn::Conn;
+pub use conn::{Conn, features};
 pub(crate) use lossy::{Lossy, Origin};
 pub(crate) use resume::entry;
 

@@ -16,7 +16,7 @@ use redis::{
 pub use self::url::ConfigError;
 pub(super) use self::url::{Server, Shape};
 use super::script::Channels;
-use crate::config::Durability;
+use crate::config::{Durability, EventStream};
 
 /// Which servers of Redis there are, and how they are entered.
 #[derive(Clone)]
@@ -31,6 +31,7 @@ pub struct RedisConfig {
     pub(super) durability: Durability,
     pub(super) timing: Timing,
     pub(super) presence: PresenceSettings,
+    pub(super) events: Option<EventStream>,
 }
 
 /// TLS with the servers.
@@ -81,6 +82,7 @@ impl RedisConfig {
             durability: Durability::default(),
             timing: Timing::default(),
             presence: PresenceSettings::default(),
+            events: None,
         })
     }
 
@@ -88,6 +90,13 @@ impl RedisConfig {
     #[must_use]
     pub fn with_presence(mut self, presence: PresenceSettings) -> Self {
         self.presence = presence;
+        self
+    }
+
+    /// The same Redis with this stream for clients' events, or none.
+    #[must_use]
+    pub fn with_events(mut self, events: Option<EventStream>) -> Self {
+        self.events = events;
         self
     }
 

@@ -18,6 +18,7 @@ mod attend;
 mod cluster;
 mod command;
 mod config;
+mod entry;
 mod history;
 mod intake;
 mod link;
@@ -46,13 +47,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Attendance, Attendee, Broker, BrokerError, Health, Page, Position, Publish, Reading, Roll, Seat, Sink,
-    StreamKey, Whereabouts, encode,
+    Attendance, Attendee, Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Roll, Seat,
+    Sink, StreamKey, Whereabouts, WorkerEvent, encode,
 };
-use crate::config::{Histories, Retention};
+use crate::config::{EventStream, Histories, Retention};
 use answer::Answer;
 use cluster::Watcher;
 use config::Shape;
+use entry::Entry;
 use history::{Append, Read};
 use presence::Presence;
 use queue::{Item, OnAnswer};
@@ -68,6 +70,7 @@ pub use stats::Stats;
 pub struct RedisBroker {
     database: i64,
     histories: Arc<Histories>,
+    events: Option<EventStream>,
     shards: Arc<Shards>,
     seats: Arc<Seats>,
     presence: Arc<Presence>,
@@ -126,6 +129,7 @@ impl RedisBroker {
         Ok(Self {
             database: config.database(),
             histories: common.histories,
+            events: config.events.clone(),
             shards,
             seats,
             presence,
@@ -224,6 +228,26 @@ impl Broker for RedisBroker {
             items.push(Item { request, on_answer });
         }
         self.shards.submit(items);
+    }
+
+    fn append(&self, events: Vec<(WorkerEvent, Reply)>) {
+        let Some(stream) = &self.events else {
+            for (_, reply) in events {
+                reply(Err(BrokerError::EventsOff));
+            }
+            return;
+        };
+        let items = events.into_iter().map(|(event, reply)| {
+            let entry = Entry {
+                stream: stream.clone(),
+                event: Arc::new(event),
+            };
+            Item {
+                request: Request::Entry(Box::new(entry)),
+                on_answer: Some(Box::new(move |answer| reply(queue::accepted(answer)))),
+            }
+        });
+        self.shards.submit(items.collect());
     }
 
     fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>> {

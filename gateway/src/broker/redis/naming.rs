@@ -99,6 +99,14 @@ pub(super) fn message_id(stream: &[u8], sender: &str, id: &str) -> Arc<[u8]> {
     of_stream(stream, b".id", &parts)
 }
 
+/// Key of a `msgId` that an event of a user had: in the slot of the stream of events, whose name has no brace.
+pub(super) fn event_id(stream: &str, user: &str, id: &str) -> Arc<[u8]> {
+    let length = user.len();
+    format!("{{{stream}}}.id:{length}:{user}:{id}")
+        .into_bytes()
+        .into()
+}
+
 /// A stream's name with a word behind its kind, and texts behind the hash tag.
 fn of_stream(stream: &[u8], word: &[u8], parts: &[&[u8]]) -> Arc<[u8]> {
     // the first brace is ours: kinds have none
@@ -211,6 +219,14 @@ mod tests {
             &*message_id(&room, "ann", "7"),
             b"wsfleet:2:room.id:{a{b%7D}:3:ann:7"
         );
+    }
+
+    #[test]
+    fn what_an_event_was_called_is_in_the_slot_of_the_stream_of_events() {
+        let key = event_id("wsfleet:events", "ann", "7");
+        assert_eq!(&*key, b"{wsfleet:events}.id:3:ann:7");
+        assert_eq!(hash_tag(&key), b"wsfleet:events");
+        assert_ne!(event_id("e", "a", "b:c"), event_id("e", "a:b", "c"));
     }
 
     proptest! {

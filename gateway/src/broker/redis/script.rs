@@ -12,6 +12,7 @@ use redis::{Cmd, Pipeline, Value};
 use super::super::Position;
 use super::answer::{Failure, failure, text};
 use super::attend::{PresenceRequest, scripts};
+use super::entry::{self, Entry};
 use super::history::{self, Append, Read};
 use super::naming;
 use super::seat::{self, SeatRequest};
@@ -72,7 +73,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return {epoch, tonumber(redis.call('HGET', KEYS[1], 'o'))}
 ";
 
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 20] = [
     PUBLISH,
     POSITION,
     RENEW,
@@ -92,6 +93,7 @@ const SOURCES: [&str; 19] = [
     scripts::SWEEP,
     scripts::ROOMS,
     seat::LIST,
+    entry::APPEND,
 ];
 
 /// The scripts, in the order of [`SOURCES`].
@@ -116,6 +118,7 @@ pub(super) enum Script {
     Sweep,
     Rooms,
     ListSeats,
+    AppendEvent,
 }
 
 /// How messages reach subscribers.
@@ -199,6 +202,8 @@ pub(super) enum Request {
     Publish { stream: Arc<[u8]>, event: Bytes },
     /// Publish with the next offset, and keep something.
     Append(Box<Append>),
+    /// A client's event, for workers.
+    Entry(Box<Entry>),
     /// Read what is kept.
     Read(Box<Read>),
     /// Publish without an offset: announcements, probes.
@@ -224,14 +229,14 @@ pub(super) enum Request {
 }
 
 impl Request {
-    /// A client's message, of which every gateway is to hear.
+    /// A client's message, of which every gateway is to hear. An event is none: workers read it from the stream.
     pub(super) const fn is_message(&self) -> bool {
         matches!(self, Self::Publish { .. } | Self::Append(_) | Self::Pass { .. })
     }
 
     /// A message that is kept, or has a place: what a replica may be waited for.
     pub(super) const fn is_placed(&self) -> bool {
-        matches!(self, Self::Publish { .. } | Self::Append(_))
+        matches!(self, Self::Publish { .. } | Self::Append(_) | Self::Entry(_))
     }
 
     /// Bytes that it keeps while it waits.
@@ -241,6 +246,7 @@ impl Request {
             + match self {
                 Self::Publish { stream, event } => stream.len() + event.len(),
                 Self::Append(append) => append.size(),
+                Self::Entry(entry) => entry.size(),
                 Self::Read(read) => read.stream.len(),
                 Self::Announce { channel, payload } | Self::Pass { channel, payload } => {
                     channel.len() + payload.len()
@@ -259,6 +265,7 @@ impl Request {
                 Some(stream)
             }
             Self::Append(append) => Some(&append.stream),
+            Self::Entry(entry) => Some(entry.name()),
             Self::Read(read) => Some(&read.stream),
             Self::Announce { channel, .. } | Self::Pass { channel, .. } => Some(channel),
             Self::Seat(request) => Some(request.name()),
@@ -276,6 +283,7 @@ impl Request {
                 cmd
             }
             Self::Append(append) => append.command(scripts),
+            Self::Entry(entry) => entry.command(scripts),
             Self::Read(read) => read.command(scripts),
             Self::Position { stream } => scripts.on_stream(Script::Position, &[stream, &naming::log(stream)]),
             Self::Renew {

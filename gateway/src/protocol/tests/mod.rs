@@ -77,6 +77,32 @@ fn the_messages_of_the_protocol_are_read() {
 }
 
 #[test]
+fn an_event_is_read_with_its_payload_as_it_was_written_and_both_ids() {
+    let text = r#"{"type":"event","name":"order.new","payload":{"n": 1.0},"id":1,"msgId":"m"}"#;
+    let Ok(ClientMessage::Event {
+        name,
+        payload,
+        id,
+        msg_id,
+    }) = parse(text)
+    else {
+        panic!("{text}")
+    };
+    assert_eq!((&*name, payload.get()), ("order.new", r#"{"n": 1.0}"#));
+    let ids = [id, msg_id].map(|id| id.map(RequestId::said));
+    assert_eq!(ids, [Some("1".into()), Some("m".into())]);
+    let named = |name: &str| format!(r#"{{"type":"event","name":"{name}","payload":1}}"#);
+    assert!(parse(&named(&"n".repeat(128))).is_ok());
+    let number = named("n").replace("\"n\"", "7");
+    for wrong in [named(&"n".repeat(129)), named(""), number] {
+        assert!(
+            matches!(error(&wrong), ParseError::InvalidField("name", _)),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
 fn names_without_escapes_are_borrowed_from_the_frame() {
     use std::borrow::Cow;
     assert!(matches!(
@@ -136,6 +162,14 @@ fn what_is_not_understood_is_answered_with_the_articles_texts_and_a_code() {
         (
             r#"{"type":"direct_message","payload":1}"#,
             ParseError::MissingField("targetUserId"),
+        ),
+        (
+            r#"{"type":"event","payload":1}"#,
+            ParseError::MissingField("name"),
+        ),
+        (
+            r#"{"type":"event","name":"n"}"#,
+            ParseError::MissingField("payload"),
         ),
         (
             r#"{"type":"join","room":""}"#,

@@ -69,6 +69,20 @@ proptest! {
     }
 
     #[test]
+    fn what_a_client_tells_workers_is_what_is_read(name in "\\PC{1,30}", payload in json(), id: u32, msg_id in "\\PC{0,30}") {
+        let text = serde_json::json!({
+            "type": "event", "msgId": msg_id, "id": id, "payload": payload, "name": name, "room": 7,
+        }).to_string();
+        let Ok(ClientMessage::Event { name: read, payload: raw, id: read_id, msg_id: read_msg_id }) = parse(&text) else {
+            return Err(TestCaseError::fail(text));
+        };
+        prop_assert_eq!(&*read, &name);
+        prop_assert_eq!(serde_json::from_str::<Value>(raw.get()).unwrap(), payload);
+        prop_assert_eq!(read_id.map(|id| id.said().into_owned()), Some(id.to_string()));
+        prop_assert_eq!(read_msg_id.map(|id| id.said().into_owned()), Some(msg_id));
+    }
+
+    #[test]
     fn hostile_text_never_panics_and_is_json_exactly_when_serde_json_says_so(
         text in prop_oneof![".*", r#"[{}\[\]",:\\a-z0-9 ]{0,60}"#, r#"\{"type":"(join|ping|room_message)"[,}].{0,30}"#],
     ) {

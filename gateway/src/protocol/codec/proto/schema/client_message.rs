@@ -23,6 +23,8 @@ pub(in super::super) enum Message {
     History(History),
     #[prost(message, tag = "9")]
     Presence(Presence),
+    #[prost(message, tag = "10")]
+    Event(Event),
 }
 
 // A text that was not set is an empty one: leaving it out here makes it a missing field.
@@ -163,4 +165,21 @@ pub(in super::super) struct Presence {
     #[prost(string, optional, tag = "4")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in super::super) id: Option<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in super::super) struct Event {
+    #[prost(string, tag = "1")]
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(in super::super) name: String,
+    #[prost(string, tag = "2")]
+    #[serde(skip_serializing_if = "String::is_empty", serialize_with = "verbatim")]
+    pub(in super::super) payload: String,
+    #[prost(string, optional, tag = "3")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) id: Option<String>,
+    #[prost(string, optional, tag = "4")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in super::super) msg_id: Option<String>,
 }

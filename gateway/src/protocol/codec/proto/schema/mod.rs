@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 /// What a client sends. As JSON it is what a client with the JSON codec would have sent.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ClientMessage {
-    #[prost(oneof = "client_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "client_message::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub(super) message: Option<client_message::Message>,
 }
 

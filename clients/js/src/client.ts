@@ -121,7 +121,7 @@ export class Client extends Emitter<ClientEvents> {
     return this.#port.request({ type: "direct_message", targetUserId, payload, ...options });
   }
 
-  /** Sends an event to the workers behind the gateways, where there are some. */
+  /** Tells the workers behind the gateways something; the promise is kept when their stream has it, with no place in it. */
   event(name: string, payload: unknown, options: SendOptions = {}): Promise<Ack> {
     return this.#port.request({ type: "event", name, payload, ...options });
   }

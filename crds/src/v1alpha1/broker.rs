@@ -60,6 +60,28 @@ pub struct RedisBroker {
     /// rolls the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
+    /// Where the events that clients send go, for workers to handle. Gateway default: the stream wsfleet:events. Changing it
+    /// rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<Events>,
+}
+
+/// The stream of Redis that workers read clients' events from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Events {
+    /// Whether events are taken; without, they are answered with an error. Gateway default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Key of the stream; fleets that share a Redis give each their own. Gateway default: wsfleet:events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    #[x_kube(validation = ("self.matches('^[A-Za-z0-9:._/-]+$')", "write the key with letters, digits, ':', '.', '_', '-' and '/' only, for example wsfleet:events"))]
+    pub stream: Option<String>,
+    /// Entries that the stream keeps, about; the oldest go, whether they were handled or not. Gateway default: 1000000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub length: Option<u32>,
 }
 
 /// When a message is acknowledged.

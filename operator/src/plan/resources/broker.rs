@@ -27,7 +27,25 @@ pub(super) fn environment(broker: &BrokerSpec) -> Vec<Value> {
         ("WSFLEET_DURABILITY", durability),
         ("WSFLEET_BROKER_CA_FILE", authorities),
     ];
-    std::iter::once(address(broker)).chain(given(more)).collect()
+    std::iter::once(address(broker))
+        .chain(given(more))
+        .chain(events(broker))
+        .collect()
+}
+
+/// Where clients' events go.
+fn events(broker: &BrokerSpec) -> impl Iterator<Item = Value> {
+    let redis = broker.redis.as_ref();
+    let events = redis.and_then(|redis| redis.events.clone()).unwrap_or_default();
+    let enabled = events.enabled.map(|on| if on { "on" } else { "off" }.to_owned());
+    given([
+        ("WSFLEET_EVENTS", enabled),
+        ("WSFLEET_EVENT_STREAM", events.stream),
+        (
+            "WSFLEET_EVENT_STREAM_LENGTH",
+            events.length.map(|length| length.to_string()),
+        ),
+    ])
 }
 
 fn address(broker: &BrokerSpec) -> Value {
@@ -59,6 +77,27 @@ mod tests {
         let spec = with(&json!({"url": "redis://redis:6379", "durability": "Replicated"}));
         let replicated = ("WSFLEET_DURABILITY".to_owned(), "replicated".to_owned());
         assert!(environment_of(spec).contains(&replicated));
+    }
+
+    #[test]
+    fn where_events_go_reaches_the_gateway_when_it_is_said() {
+        let url = "redis://redis:6379";
+        let told = |redis: &Value| {
+            let variables = environment_of(with(redis));
+            let events = |(name, _): &(String, String)| name.starts_with("WSFLEET_EVENT");
+            variables.into_iter().filter(events).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&json!({"url": url})), []);
+        let events = json!({"enabled": true, "stream": "chat:events", "length": 5000});
+        let expected = [
+            ("WSFLEET_EVENTS", "on"),
+            ("WSFLEET_EVENT_STREAM", "chat:events"),
+            ("WSFLEET_EVENT_STREAM_LENGTH", "5000"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(told(&json!({"url": url, "events": events})), expected);
+        let off = told(&json!({"url": url, "events": {"enabled": false}}));
+        assert_eq!(off, [("WSFLEET_EVENTS".to_owned(), "off".to_owned())]);
     }
 
     #[test]

@@ -91,11 +91,13 @@ impl Conn {
         }
     }
 
-    /// Ends the connection at once.
+    /// Ends the connection at once. What waits for a peer that does not read is dropped, here and in the system.
     pub fn cut(&self) {
         let mut out = self.out.lock();
         out.sealed = true;
-        out.queue = None;
+        if out.queue.take().is_some() {
+            self.socket.abort_when_closed();
+        }
         self.socket.shut_down(Shutdown::Both);
     }
 

@@ -1,5 +1,6 @@
 //! Everything that happens to a connection by the passing of time, for all of them in one task: pings, missing pongs,
-//! closes that are not answered, tokens that expire. So no connection has a timer.
+//! closes that are not answered, tokens that expire. So no connection has a timer. What is due is spread over half a sweep:
+//! a thousand connections that end at once would hold up all others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +19,12 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// What is due is done in so many portions at most ...
+const PORTIONS: usize = 50;
+/// ... with so much time between them ...
+const PORTION_INTERVAL: Duration = Duration::from_millis(10);
+/// ... of so many connections at least.
+const SMALLEST_PORTION: usize = 8;
 /// A connection without a message for so long is idle.
 pub const IDLE_AFTER: Duration = Duration::from_mins(1);
 
@@ -116,32 +123,45 @@ pub async fn sweep_forever(connections: &Connections, env: &Env, census: &Census
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        sweep(connections, env, census);
+        let due = sweep(connections, env, census);
         env.metrics.active.set(connections.len() as i64);
+        act_on(due, env).await;
     }
 }
 
-fn sweep(connections: &Connections, env: &Env, census: &Census) {
-    let now = env.clock.now();
-    let tick = Tick::from_duration(now);
+/// Those for which something is due.
+fn sweep(connections: &Connections, env: &Env, census: &Census) -> Vec<Arc<Conn>> {
+    let tick = env.clock.tick();
     let (mut idle, mut queued) = (0, 0);
     let mut due = Vec::new();
     connections.for_each(|_, conn| {
         idle += u64::from(tick.since(conn.last_message()) >= IDLE_AFTER);
         queued += conn.queued().0 as i64;
-        match conn.times().due(tick) {
-            Due::Nothing => {}
-            action => due.push((Arc::clone(conn), action)),
+        if conn.times().due(tick) != Due::Nothing {
+            due.push(Arc::clone(conn));
         }
     });
     census.idle.store(idle, Relaxed);
     env.metrics.send_queue_bytes.set(queued);
-    for (conn, action) in due {
-        match action {
-            Due::Nothing => {}
-            Due::Ping => conn.ping(now),
-            Due::Close(reason) => drop(conn.close(reason)),
-            Due::Cut => conn.cut(),
+    due
+}
+
+async fn act_on(due: Vec<Arc<Conn>>, env: &Env) {
+    let portion = due.len().div_ceil(PORTIONS).max(SMALLEST_PORTION);
+    let mut portions = due.chunks(portion).peekable();
+    while let Some(portion) = portions.next() {
+        let now = env.clock.now();
+        for conn in portion {
+            // it may have changed since it was swept
+            match conn.times().due(Tick::from_duration(now)) {
+                Due::Nothing => {}
+                Due::Ping => conn.ping(now),
+                Due::Close(reason) => drop(conn.close(reason)),
+                Due::Cut => conn.cut(),
+            }
+        }
+        if portions.peek().is_some() {
+            tokio::time::sleep(PORTION_INTERVAL).await;
         }
     }
 }

@@ -51,7 +51,7 @@ check-generated: generate ## fail when a generated file is not what its source s
 	  { echo 'error: generated files differ from their sources: run `make generate` and commit them' >&2; exit 1; }
 test-unit: ## units and property tests
 	@tests/run.sh unit
-test-protocol: ## the gateway on real sockets, with both brokers (real redis-server)
+test-protocol: ## the gateway on real sockets, with each broker (real redis-server and nats-server)
 	@tests/run.sh protocol
 test-api: ## the server API of a running gateway against its document, docs/openapi.yaml (schemathesis)
 	@tests/run.sh api

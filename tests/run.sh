@@ -59,8 +59,9 @@ run_unit() {
 }
 
 run_protocol() {
-    part "the gateway on real sockets, with both brokers"
+    part "the gateway on real sockets, with each broker"
     "$HERE/deps.sh" tests
+    "$HERE/build.sh" nats-server >/dev/null
     build
     suite 2 "${protocol[@]}"
     part "the benchmarks, with small numbers: every server delivers everything"

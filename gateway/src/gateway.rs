@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::admission::Admission;
 use crate::auth::{AuthError, Authenticator, Identity, Jwks};
+use crate::broker::nats::{self, NatsBroker, NatsConfig};
 use crate::broker::redis::{self, PresenceSettings, RedisBroker, RedisConfig};
-use crate::broker::{Broker, memory::MemoryBroker};
+use crate::broker::{Broker, Sink, memory::MemoryBroker};
 use crate::clock::Clock;
 use crate::config::{AuthSettings, BrokerChoice, JwtSettings, Limits, Settings};
 use crate::drain::Drain;
@@ -57,7 +58,10 @@ pub struct Gateway {
 pub enum GatewayError {
     /// The URL of the broker is malformed. [`Settings`] that were loaded have one that is not; give them another.
     #[error("--broker: {0}")]
-    Broker(#[from] redis::ConfigError),
+    Redis(#[from] redis::ConfigError),
+    /// The same of NATS.
+    #[error("--broker: {0}")]
+    Nats(#[from] nats::ConfigError),
     /// The certificate's files fitted when [`Settings`] were loaded, and do not any more: start again.
     #[error(transparent)]
     Tls(#[from] tls::StartError),
@@ -91,28 +95,7 @@ impl Gateway {
             features: session::features(settings.events.is_some()),
         });
         let rooms = Arc::new(Rooms::new(Arc::clone(&env)));
-        let broker: Arc<dyn Broker> = match &settings.broker {
-            BrokerChoice::Memory => Arc::new(MemoryBroker::new(
-                settings.histories.clone(),
-                Arc::clone(&rooms) as _,
-            )),
-            BrokerChoice::Redis(url) => {
-                let mut config = RedisConfig::from_url(url.expose())?.with_durability(settings.durability);
-                if let Some(authorities) = &settings.broker_authorities {
-                    config = config.trusting(authorities.pem());
-                }
-                let config = config.with_events(settings.events.clone());
-                let config = config.with_presence(PresenceSettings {
-                    server_id: settings.server_id.shared(),
-                    hold: settings.presences.hold(),
-                    announced: limits.announce_members.get().unwrap_or(u32::MAX),
-                });
-                let broker =
-                    RedisBroker::start(&config, settings.histories.clone(), Arc::clone(&rooms) as _)?;
-                env.metrics.register(broker.stats().collectors())?;
-                Arc::new(broker)
-            }
-        };
+        let broker = broker(&settings, &env, &rooms)?;
         let jwks = match &settings.auth {
             AuthSettings::Jwt(JwtSettings {
                 jwks_url: Some(_), ..
@@ -157,6 +140,40 @@ fn routing(settings: &Settings) -> Result<Option<Routing>, GatewayError> {
     Ok(settings.routing_key.as_ref().map(of).transpose()?)
 }
 
+/// The broker that the settings ask for.
+fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn Broker>, GatewayError> {
+    let histories = settings.histories.clone();
+    let sink: Arc<dyn Sink> = Arc::clone(rooms) as _;
+    match &settings.broker {
+        BrokerChoice::Memory => Ok(Arc::new(MemoryBroker::new(histories, sink))),
+        BrokerChoice::Redis(url) => {
+            let mut config = RedisConfig::from_url(url.expose())?.with_durability(settings.durability);
+            if let Some(authorities) = &settings.broker_authorities {
+                config = config.trusting(authorities.pem());
+            }
+            let config = config.with_events(settings.events.clone());
+            let config = config.with_presence(PresenceSettings {
+                server_id: settings.server_id.shared(),
+                hold: settings.presences.hold(),
+                announced: settings.limits.announce_members.get().unwrap_or(u32::MAX),
+            });
+            let broker = RedisBroker::start(&config, histories, sink)?;
+            env.metrics.register(broker.stats().collectors())?;
+            Ok(Arc::new(broker))
+        }
+        BrokerChoice::Nats(url) => {
+            if settings.limits.connections_per_user.get().is_some() {
+                tracing::warn!(
+                    "with nats, connectionsPerUser is counted by each gateway, not in the whole fleet"
+                );
+            }
+            let broker = NatsBroker::start(&NatsConfig::from_url(url.expose())?, histories, sink)?;
+            env.metrics.register(broker.stats().collectors())?;
+            Ok(Arc::new(broker))
+        }
+    }
+}
+
 impl Gateway {
     /// Who comes in, unless the token is revoked. The connection is in the table already, so that whichever comes later,
     /// this or a revocation, sees the other.
@@ -180,7 +197,7 @@ impl Gateway {
     pub fn own_scope(&self) -> &'static str {
         match self.settings.broker {
             BrokerChoice::Memory => "fleet",
-            BrokerChoice::Redis(_) => "gateway",
+            BrokerChoice::Redis(_) | BrokerChoice::Nats(_) => "gateway",
         }
     }
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Builds the programs of the local cluster with Go, into a cache outside the checkout, and prints where they are.
-#   usage: build.sh kube|helm|coredns
+# Builds the programs of the local cluster, and the NATS of the tests, with Go, into a cache outside the checkout, and prints where they are.
+#   usage: build.sh kube|helm|coredns|nats-server
 # Each is kept under a hash of what it is made of: a warm run only prints the path.
 . "$(dirname "$0")/lib.sh"
 
 HELM=v4.3.1
 COREDNS=v1.12.4
+NATS_SERVER=v2.12.2
 
 check_go() {
-    command -v go >/dev/null || die "Go is needed to build Kubernetes, Helm and CoreDNS" "install Go 1.26 or newer: https://go.dev/dl"
+    command -v go >/dev/null || die "Go is needed to build Kubernetes, Helm, CoreDNS and nats-server" "install Go 1.26 or newer: https://go.dev/dl"
     local minor
     minor=$(go env GOVERSION | cut -d. -f2)
     # from 1.21 on, go fetches the toolchain that a module asks for
@@ -67,6 +68,11 @@ case ${1:-} in
         export CGO_ENABLED=0
         [ -x "$output" ] || { check_go && keep "CoreDNS $COREDNS" "$output" make_module "$output" "github.com/coredns/coredns@$COREDNS" "-s -w"; }
         ;;
-    *) die "usage: build.sh kube|helm|coredns" ;;
+    nats-server)
+        output=$CACHE/bin/nats-server-$NATS_SERVER
+        export CGO_ENABLED=0
+        [ -x "$output" ] || { check_go && keep "nats-server $NATS_SERVER" "$output" make_module "$output" "github.com/nats-io/nats-server/v2@$NATS_SERVER" "-s -w"; }
+        ;;
+    *) die "usage: build.sh kube|helm|coredns|nats-server" ;;
 esac
 echo "$output"

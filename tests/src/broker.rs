@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 use serde_json::value::RawValue;
+use wsfleet_gateway::broker::nats::{NatsBroker, NatsConfig};
 use wsfleet_gateway::broker::redis::{PresenceSettings, RedisBroker, RedisConfig, Stats, Timing};
 use wsfleet_gateway::broker::{
     Accepted, Attendance, Attendee, Broker, BrokerError, Crowded, Delivery, Event, Health, MsgId, Position,
@@ -94,9 +95,9 @@ impl Sink for Recorder {
 
 /// A broker with what it delivered.
 #[derive(Debug)]
-pub struct Node {
+pub struct Node<B = RedisBroker> {
     /// The broker.
-    pub broker: RedisBroker,
+    pub broker: B,
     /// What it delivered.
     pub sink: Arc<Recorder>,
 }
@@ -137,7 +138,42 @@ impl Node {
         node.wait_healthy().await?;
         Ok(node)
     }
+}
 
+impl Node<NatsBroker> {
+    /// Starts a broker on NATS, whether or not that is there.
+    pub fn on_nats(url: &str, timing: Timing) -> Result<Self> {
+        Self::on_nats_keeping(url, timing, Histories::default())
+    }
+
+    /// As [`Node::on_nats`], with what is kept of rooms.
+    pub fn on_nats_keeping(url: &str, timing: Timing, histories: Histories) -> Result<Self> {
+        let sink = Arc::new(Recorder::default());
+        let config = NatsConfig::from_url(url)?.with_timing(timing);
+        let broker = NatsBroker::start(&config, histories, Arc::clone(&sink) as Arc<dyn Sink>)?;
+        Ok(Self { broker, sink })
+    }
+}
+
+/// A broker whose metrics can be read.
+pub trait Counted: Broker {
+    /// What happened so far.
+    fn counts(&self) -> &Stats;
+}
+
+impl Counted for RedisBroker {
+    fn counts(&self) -> &Stats {
+        self.stats()
+    }
+}
+
+impl Counted for NatsBroker {
+    fn counts(&self) -> &Stats {
+        self.stats()
+    }
+}
+
+impl<B: Counted> Node<B> {
     /// Awaits that it is up and proven.
     pub async fn wait_healthy(&self) -> Result<()> {
         until("the broker is up and proven", || self.broker.health() == HEALTHY).await
@@ -272,7 +308,7 @@ impl Node {
 
     /// A counter's value.
     pub fn stat(&self, read: impl Fn(&Stats) -> &IntCounter) -> u64 {
-        read(self.broker.stats()).get()
+        read(self.broker.counts()).get()
     }
 }
 

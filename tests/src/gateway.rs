@@ -13,6 +13,7 @@ use wsfleet_gateway::{Listeners, RunError, ShutdownSignal, ShutdownTrigger, run}
 
 use crate::client::{Client, Connect};
 use crate::http::{Answer, Ask};
+use crate::nats::NatsServer;
 use crate::process::Ports;
 use crate::redis::RedisServer;
 use crate::wait::{SOON, until_async, within};
@@ -158,6 +159,8 @@ pub enum Kind {
     Memory,
     /// So many gateways on a Redis of their own.
     Redis(usize),
+    /// So many gateways on a NATS of their own.
+    Nats(usize),
 }
 
 /// Gateways that share a broker. With fewer gateways than a test names, numbers wrap around.
@@ -166,6 +169,8 @@ pub struct Fleet {
     gateways: Vec<Gateway>,
     /// Their Redis.
     pub redis: Option<RedisServer>,
+    /// Their NATS.
+    pub nats: Option<NatsServer>,
 }
 
 impl Fleet {
@@ -176,11 +181,16 @@ impl Fleet {
 
     /// As [`Fleet::start`], with more flags.
     pub async fn start_with(kind: Kind, flags: &[&str]) -> Result<Self> {
-        let (redis, count) = match kind {
-            Kind::Memory => (None, 1),
-            Kind::Redis(count) => (Some(RedisServer::start().await?), count),
+        let fleet = match kind {
+            Kind::Memory => Self::on(None, 1, flags)?,
+            Kind::Redis(count) => Self::on(Some(RedisServer::start().await?), count, flags)?,
+            Kind::Nats(count) => {
+                let nats = NatsServer::start().await?;
+                let mut fleet = Self::at(&nats.url(), count, flags)?;
+                fleet.nats = Some(nats);
+                fleet
+            }
         };
-        let fleet = Self::on(redis, count, flags)?;
         for gateway in &fleet.gateways {
             gateway.ready().await?;
         }
@@ -216,6 +226,7 @@ impl Fleet {
         Ok(Self {
             gateways,
             redis: None,
+            nats: None,
         })
     }
 
@@ -266,9 +277,23 @@ impl Fleet {
 }
 
 /// Runs each of the named `async fn(Kind) -> anyhow::Result<()>` with the memory broker, with one gateway on a real
-/// Redis, and with three.
+/// Redis, and with three; and with three on a real NATS.
 #[macro_export]
 macro_rules! on_each_broker {
+    ($($name:ident),* $(,)?) => {
+        $crate::on_memory_and_redis! { $($name),* }
+        mod nats_with_three_gateways {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::gateway::Kind::Nats(3)).await
+            })*
+        }
+    };
+}
+
+/// As [`on_each_broker`], but without NATS: of what that broker does not do.
+#[macro_export]
+macro_rules! on_memory_and_redis {
     ($($name:ident),* $(,)?) => {
         mod memory {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]

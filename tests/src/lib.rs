@@ -17,6 +17,7 @@ pub mod guarded;
 pub mod http;
 pub mod issuer;
 pub mod load;
+pub mod nats;
 pub mod operator;
 pub mod process;
 pub mod processes;

@@ -1,17 +1,53 @@
-//! Redis is killed under 1,000 messages a second through three gateways, one of which is killed with it, and started again: with
-//! its append-only file nothing that was acknowledged is lost; without, what is lost is never lost silently. Either way a
+//! Redis, or NATS, is killed under 1,000 messages a second through three gateways, one of which is killed with it, and started again: with
+//! its append-only file, or the files of JetStream, nothing that was acknowledged is lost; without, what is lost is never lost silently. Either way a
 //! message that was not accepted is told so.
 
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
 use wsfleet_load::{Load, LoadConfig, Report, RoomLayout};
+use wsfleet_tests::nats::NatsServer;
 use wsfleet_tests::processes::Processes;
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::verdict::nothing_was_missed;
 use wsfleet_tests::wait::until;
 
 const CLIENTS: u32 = 200;
+
+/// What carries the messages.
+trait Server {
+    fn url(&self) -> String;
+    fn kill(&mut self) -> Result<()>;
+    async fn restart(&mut self) -> Result<()>;
+}
+
+impl Server for RedisServer {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.kill()
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.restart().await
+    }
+}
+
+impl Server for NatsServer {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.kill()
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.restart().await
+    }
+}
 
 fn crowd(fleet: &Processes) -> Result<Load> {
     let mut targets = fleet.targets()?;
@@ -35,15 +71,15 @@ async fn chatting(load: &Load) -> Result<()> {
 }
 
 /// Everything that was sent is acknowledged or refused in the end.
-async fn killed_and_started_again(mut redis: RedisServer) -> Result<Report> {
-    let mut fleet = Processes::start(&redis.url(), 3, &[]).await?;
+async fn killed_and_started_again(mut server: impl Server) -> Result<Report> {
+    let mut fleet = Processes::start(&server.url(), 3, &[]).await?;
     let load = crowd(&fleet)?;
     chatting(&load).await?;
-    redis.kill()?;
+    server.kill()?;
     fleet.strike(0)?;
     let refusals = || load.snapshot().publishes.errored.values().sum::<u64>();
     until("messages are refused", || refusals() > 500).await?;
-    redis.restart().await?;
+    server.restart().await?;
     fleet.restore(0, &load).await?;
     fleet.ready().await?;
     chatting(&load).await?;
@@ -85,4 +121,12 @@ async fn without_it_what_is_lost_is_told_by_another_epoch() -> Result<()> {
         reconnects.total
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_files_of_jetstream_nothing_that_was_acknowledged_is_lost() -> Result<()> {
+    let report = killed_and_started_again(NatsServer::start().await?).await?;
+    println!("{report}");
+    ensure!(report.verdict.counts.epoch_changes == 0, "{report}");
+    nothing_was_missed(&report).map_err(|failure| anyhow!("{failure}"))
 }

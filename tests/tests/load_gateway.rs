@@ -6,12 +6,12 @@ use anyhow::{Result, ensure};
 use wsfleet_crds::admin::{DrainMode, DrainOrder, DrainRequest};
 use wsfleet_load::{Load, LoadConfig, Report, RoomLayout, Target};
 use wsfleet_tests::gateway::{Fleet, Kind};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::wait::until;
 
 const CROWD: u32 = 240;
 
-on_each_broker! {
+on_memory_and_redis! {
     a_crowd_gets_every_message_once_and_in_order,
     a_crowd_that_leaves_and_comes_back_loses_nothing,
 }

@@ -8,11 +8,11 @@ use wsfleet_gateway::protocol::Codec;
 use wsfleet_tests::client::{Client, Connect, Upgrade, jwt, unix_now};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::{Answer, Ask};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::wait::until_async;
 
-on_each_broker! {
+on_memory_and_redis! {
     a_valid_jwt_is_its_subject_wherever_it_is_sent,
     a_bad_token_is_closed_with_4001_after_the_upgrade,
     a_token_that_expires_while_connected_closes_with_4202,
@@ -39,7 +39,7 @@ struct Guarded {
 async fn guarded(kind: Kind, more: &[&str]) -> Result<Guarded> {
     let redis = match kind {
         Kind::Memory => None,
-        Kind::Redis(_) => Some(RedisServer::start().await?),
+        Kind::Redis(_) | Kind::Nats(_) => Some(RedisServer::start().await?),
     };
     let broker = redis
         .as_ref()

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use wsfleet_tests::client::{Client, Connect, jwt, unix_now};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::Ask;
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::wait::until_async;
 
-on_each_broker! {
+on_memory_and_redis! {
     a_user_is_disconnected_everywhere_with_code_and_reason_and_may_come_back,
     one_connection_is_closed_and_the_users_others_stay,
     a_revoked_token_is_closed_and_refused_everywhere,

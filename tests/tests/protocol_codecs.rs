@@ -7,9 +7,9 @@ use tokio_tungstenite::tungstenite::Message;
 use wsfleet_gateway::protocol::Codec;
 use wsfleet_tests::client::Client;
 use wsfleet_tests::gateway::{Fleet, Kind};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 
-on_each_broker! {
+on_memory_and_redis! {
     members_with_different_codecs_understand_each_other,
     what_json_can_say_and_others_cannot_still_reaches_everyone,
     a_direct_message_reaches_devices_with_any_codec,

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use serde_json::json;
 use wsfleet_tests::gateway::{Fleet, Kind};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::raw::Raw;
 
-on_each_broker! {
+on_memory_and_redis! {
     a_room_message_is_compressed_for_those_who_negotiated_it_and_sent_as_it_is_to_the_others,
     compressed_messages_are_read_and_small_answers_are_sent_as_they_are,
     compression_that_is_off_or_not_offered_is_not_negotiated,

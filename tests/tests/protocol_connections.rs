@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use wsfleet_crds::admin::Problem;
 use wsfleet_tests::client::{CUT, Connect};
 use wsfleet_tests::gateway::{Fleet, Kind};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::wait::{until_async, within};
 
-on_each_broker! {
+on_memory_and_redis! {
     a_silent_client_is_closed_and_one_that_answers_stays,
     a_slow_consumer_is_closed_with_4102_and_the_others_get_everything,
     a_client_that_sends_slowly_byte_by_byte_is_served,

@@ -10,10 +10,10 @@ use wsfleet_tests::client::{Connect, Upgrade};
 use wsfleet_tests::farewell::{delays, farewells, half_closed};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::Ask;
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::wait::{SOON, until_async, within};
 
-on_each_broker! {
+on_memory_and_redis! {
     a_cordoned_gateway_answers_503_with_a_jittered_retry_after_and_keeps_its_sockets,
     each_client_of_a_drain_gets_a_delay_of_its_own_and_is_closed_at_its_time,
     a_drained_client_is_served_until_its_close,
@@ -313,7 +313,7 @@ async fn the_admin_token_is_wanted_when_set(kind: Kind) -> Result<()> {
     let path = file.path().to_string_lossy().into_owned();
     let redis = match kind {
         Kind::Memory => None,
-        Kind::Redis(_) => Some(wsfleet_tests::redis::RedisServer::start().await?),
+        Kind::Redis(_) | Kind::Nats(_) => Some(wsfleet_tests::redis::RedisServer::start().await?),
     };
     let fleet = Fleet::on(redis, 1, &["--admin-token-file", &path])?;
     let gateway = fleet.gateway(0);

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use wsfleet_gateway::protocol::Codec;
 use wsfleet_tests::client::{Client, Connect};
 use wsfleet_tests::gateway::{Fleet, Kind, UNLIMITED};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 
-on_each_broker! {
+on_memory_and_redis! {
     where_messages_give_way_a_stalled_member_stays_and_is_told_which_it_missed,
     of_each_sender_the_latest_message_reaches_a_stalled_member,
 }

@@ -6,10 +6,10 @@ use anyhow::Result;
 use wsfleet_crds::admin::GatewayPhase;
 use wsfleet_tests::farewell::{delays, farewells, half_closed};
 use wsfleet_tests::gateway::{Fleet, Kind};
-use wsfleet_tests::on_each_broker;
+use wsfleet_tests::on_memory_and_redis;
 use wsfleet_tests::wait::until_async;
 
-on_each_broker! {
+on_memory_and_redis! {
     a_gateway_that_is_asked_to_end_tells_each_client_its_own_time_and_closes_them_one_by_one,
     asked_twice_it_hurries,
 }

@@ -9,7 +9,7 @@ use super::reference::SecretKeyRef;
 /// What carries messages between gateways; exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.memory) != has(self.redis)", "set exactly one of broker.memory and broker.redis"))]
+#[x_kube(validation = ("[has(self.memory), has(self.redis), has(self.nats)].exists_one(is_set, is_set)", "set exactly one of broker.memory, broker.redis and broker.nats"))]
 pub struct BrokerSpec {
     /// Messages stay in the process: rooms are not shared between gateways. Only for a single gateway (`replicas: 1`,
     /// autoscaling off). While such a gateway is replaced, rooms are split between the old and the new process.
@@ -18,6 +18,10 @@ pub struct BrokerSpec {
     /// Messages go through Redis: rooms, presence and direct messages span all gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisBroker>,
+    /// Messages go through NATS with JetStream: rooms and direct messages span all gateways. Who is in a room is not known then,
+    /// and limits.connectionsPerUser is counted by each gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsBroker>,
 }
 
 impl Default for BrokerSpec {
@@ -25,6 +29,7 @@ impl Default for BrokerSpec {
         Self {
             memory: Some(MemoryBroker {}),
             redis: None,
+            nats: None,
         }
     }
 }
@@ -82,6 +87,23 @@ pub struct Events {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub length: Option<u32>,
+}
+
+/// The broker on NATS; exactly one member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.nats.url and broker.nats.secretRef"))]
+pub struct NatsBroker {
+    /// Address of NATS, for example `nats://nats:4222`; of some servers of a cluster, each message on three of them,
+    /// `nats://nats-0.nats:4222,nats-1.nats:4222?replicas=3`. Fleets that share a NATS need a name each, `?prefix=chat`.
+    /// Use secretRef instead when the address holds a password or a token. Changing it rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = ("self.matches('^nats://[^/ ]')", "write the address as nats://host:port or nats://host:port,host:port?replicas=3, for example nats://nats:4222"))]
+    pub url: Option<String>,
+    /// Secret key that holds the address, password included. A changed Secret is read by pods made after the change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
 }
 
 /// When a message is acknowledged.

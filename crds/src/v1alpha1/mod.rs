@@ -36,7 +36,7 @@ pub use auth::{AnonymousAuth, AuthSpec, InsecureTokenAuth, JwtAuth, RoomsClaim};
 pub use autoscaling::{
     AutoscalingMode, AutoscalingSpec, MetricsSource, MetricsSpec, PrometheusSpec, ScaleDownSpec, ScaleUpSpec,
 };
-pub use broker::{BrokerSpec, Durability, Events, MemoryBroker, RedisBroker};
+pub use broker::{BrokerSpec, Durability, Events, MemoryBroker, NatsBroker, RedisBroker};
 pub use crd::{crd, crd_yaml};
 pub use disruption::DisruptionSpec;
 pub use drain::{DrainSpec, PassiveSpec, ReconnectSpec};

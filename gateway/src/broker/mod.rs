@@ -13,9 +13,14 @@
 mod epoch;
 mod event;
 pub mod memory;
+mod message;
 mod msg_id;
+pub mod nats;
 mod presence;
 pub mod redis;
+mod stats;
+mod table;
+mod timing;
 mod worker;
 
 use std::fmt;
@@ -267,7 +272,7 @@ pub struct Health {
     pub degraded: bool,
 }
 
-/// A message broker. Two implementations: `memory` (one process) and `redis`.
+/// A message broker. Three implementations: `memory` (one process), `redis`, and `nats`.
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// Publishes in order. Returns at once; outcomes go to the replies. With `memory` the deliveries happen inside.
     fn publish(&self, batch: Vec<Publish>);

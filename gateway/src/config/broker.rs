@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::error::ConfigError;
 use super::values::Allowed;
+use crate::broker::nats::{self, NatsConfig};
 use crate::broker::redis::{self, RedisConfig};
 use crate::tls::LoadError;
 
@@ -18,7 +19,9 @@ pub enum BrokerChoice {
     /// Nothing: this gateway is alone.
     Memory,
     /// Redis, in any of its shapes.
-    Redis(RedisUrl),
+    Redis(BrokerUrl),
+    /// NATS with JetStream.
+    Nats(BrokerUrl),
 }
 
 impl FromStr for BrokerChoice {
@@ -28,9 +31,16 @@ impl FromStr for BrokerChoice {
         if text == "memory" {
             return Ok(Self::Memory);
         }
-        // one judge of what a Redis URL is: what passes here is taken by the broker
+        // one judge of what a URL is: what passes here is taken by the broker
+        if text.starts_with("nats:") {
+            let config = NatsConfig::from_url(text).map_err(|_| allowed(text))?;
+            return Ok(Self::Nats(BrokerUrl {
+                text: text.into(),
+                servers: config.address().into(),
+            }));
+        }
         let config = RedisConfig::from_url(text).map_err(|_| allowed(text))?;
-        Ok(Self::Redis(RedisUrl {
+        Ok(Self::Redis(BrokerUrl {
             text: text.into(),
             servers: config.address().into(),
         }))
@@ -57,7 +67,20 @@ impl BrokerChoice {
                 problem: "memory has no replica; give --broker a Redis that has one, or --durability primary",
             });
         }
+        let replicas =
+            |url: &BrokerUrl| NatsConfig::from_url(url.expose()).map_or(1, |config| config.replicas());
+        if matches!(self, Self::Nats(url) if durability == Durability::Replicated && replicas(url) < 2) {
+            return Err(ConfigError::Conflict {
+                flag: "durability",
+                problem: "one server of NATS has each message; give --broker nats://…?replicas=3, or --durability primary",
+            });
+        }
         Ok(())
+    }
+
+    /// Whether it knows who is in the rooms of all gateways.
+    pub const fn knows_presence(&self) -> bool {
+        !matches!(self, Self::Nats(_))
     }
 }
 
@@ -98,10 +121,13 @@ impl fmt::Debug for Authorities {
 fn allowed(text: &str) -> Allowed {
     Allowed(if text.starts_with("redis") {
         redis::ConfigError::form_of(text)
+    } else if text.starts_with("nats") {
+        nats::ConfigError::form()
     } else {
         "memory, redis://[user:password@]host[:port][/database], \
          redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], \
-         redis-cluster://[user:password@]host[:port],host[:port], or any of these with TLS as rediss…://"
+         redis-cluster://[user:password@]host[:port],host[:port], any of these with TLS as rediss…://, \
+         or nats://[user:password@]host[:port],host[:port]"
     })
 }
 
@@ -127,28 +153,28 @@ impl FromStr for Durability {
     }
 }
 
-/// `redis://…` or another URL of Redis; shown without user and password.
+/// `redis://…`, `nats://…` or another URL of a broker; shown without user and password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl {
+pub struct BrokerUrl {
     text: Box<str>,
     servers: Box<str>,
 }
 
-impl RedisUrl {
+impl BrokerUrl {
     /// The URL with its password, for the client of the server.
     pub fn expose(&self) -> &str {
         &self.text
     }
 }
 
-impl fmt::Display for RedisUrl {
+impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = self.text.split_once("://").map_or("redis", |(scheme, _)| scheme);
         write!(f, "{scheme}://{}", self.servers)
     }
 }
 
-impl fmt::Debug for RedisUrl {
+impl fmt::Debug for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

@@ -98,7 +98,11 @@ impl Layers {
                 flag: "events",
                 problem: "memory has no stream that workers could read; give --broker redis://…, or --events off",
             }),
-            (BrokerChoice::Memory, _) | (_, Some(Events::Off)) => Ok(None),
+            (BrokerChoice::Nats(_), Some(Events::On)) => Err(ConfigError::Conflict {
+                flag: "events",
+                problem: "not with nats; give --broker redis://…, or --events off",
+            }),
+            (BrokerChoice::Memory | BrokerChoice::Nats(_), _) | (_, Some(Events::Off)) => Ok(None),
             (BrokerChoice::Redis(_), _) => Ok(Some(EventStream { name, length })),
         }
     }

@@ -131,6 +131,17 @@ impl Histories {
         }
     }
 
+    /// The most messages that are kept of any room or personal stream; one at least.
+    pub fn most_messages(&self) -> u32 {
+        let messages = |retention| match retention {
+            Retention::Keep { messages, .. } => messages,
+            Retention::Off | Retention::Ephemeral => 1,
+        };
+        let rooms = self.rooms.iter().map(|rule| rule.retention);
+        let all = rooms.chain([Retention::default(), self.direct.0]);
+        all.map(messages).max().unwrap_or(1)
+    }
+
     /// The longest time after which something may still be resumed.
     pub fn resume_window(&self) -> Duration {
         let all = self.rooms.iter().any(|rule| rule.pattern == "*");
@@ -175,6 +186,13 @@ mod tests {
         assert_eq!(seconds(&["*=off"], "off"), 0);
         assert_eq!(seconds(&["*=1/60"], "1/90"), 90);
         assert_eq!(seconds(&["a=1/600", "*=off"], "1/90"), 600);
+    }
+
+    #[test]
+    fn the_most_messages_are_those_of_the_longest_history() {
+        assert_eq!(histories(&["a=off", "b=ephemeral"], "off").most_messages(), 300);
+        assert_eq!(histories(&["a=900/60"], "7/1").most_messages(), 900);
+        assert_eq!(histories(&[], "1000/1").most_messages(), 1_000);
     }
 
     #[test]

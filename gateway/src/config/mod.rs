@@ -19,7 +19,7 @@ mod values;
 
 pub use args::Args;
 pub use auth::{AuthSettings, JwksUrl, JwtSettings, RoomsClaim};
-pub use broker::{Authorities, BrokerChoice, Durability, RedisUrl};
+pub use broker::{Authorities, BrokerChoice, BrokerUrl, Durability};
 pub use error::{ConfigError, Layer};
 pub use events::EventStream;
 pub use history::{DirectHistory, Histories, HistoryRule, Retention};

@@ -24,7 +24,8 @@ pub use run::run;
 pub use tokens::Tokens;
 
 const DISCONNECTS: &str = "disconnects";
-const REVOCATIONS: &str = "revocations";
+/// Name of the stream of revocations.
+pub(crate) const REVOCATIONS: &str = "revocations";
 
 /// The stream of orders to close connections.
 pub fn disconnects() -> StreamKey {

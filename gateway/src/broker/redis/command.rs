@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::super::BrokerError;
 use super::answer::{self, Answer, Failure};
 use super::cluster::Alert;
-use super::config::{Backoff, RedisConfig};
+use super::config::RedisConfig;
 use super::link::{self, CommandLink};
 use super::queue::{Commands, Item, OnAnswer};
 use super::role;
 use super::script::{Request, Scripts};
-use super::stats::Stats;
+use crate::broker::stats::Stats;
+use crate::broker::timing::Backoff;
 
 /// Batches sent and not yet answered, at most.
 const BATCHES_IN_FLIGHT: usize = 16;

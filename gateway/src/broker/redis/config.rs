@@ -16,6 +16,7 @@ use redis::{
 pub use self::url::ConfigError;
 pub(super) use self::url::{Server, Shape};
 use super::script::Channels;
+use crate::broker::timing::Timing;
 use crate::config::{Durability, EventStream};
 
 /// Which servers of Redis there are, and how they are entered.
@@ -257,67 +258,6 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-/// How patient the links are. A link that went silent is found dead after `silence + answer` at the latest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// A link on which nothing was heard for so long is probed.
-    pub silence: Duration,
-    /// A command or probe that is not answered within this time condemns its link.
-    pub answer: Duration,
-    /// A stream of which nothing was heard for so long is compared with Redis: its last message may be lost.
-    pub compare: Duration,
-    /// Time for connecting, greeting and authentication together.
-    pub connect: Duration,
-    /// How long the members of a gateway that is gone count as being in their rooms.
-    pub lease: Duration,
-    /// First wait after a failed connect; doubled each time, jittered by half.
-    pub backoff_min: Duration,
-    /// Longest wait after a failed connect.
-    pub backoff_max: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            silence: Duration::from_secs(5),
-            answer: Duration::from_secs(3),
-            compare: Duration::from_secs(30),
-            connect: Duration::from_secs(3),
-            lease: Duration::from_secs(15),
-            backoff_min: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(2),
-        }
-    }
-}
-
-/// Waits between attempts: doubling up to a cap, and jittered so that a fleet that lost its Redis at one moment does
-/// not come back at one moment.
-#[derive(Debug)]
-pub(super) struct Backoff {
-    timing: Timing,
-    next: Duration,
-}
-
-impl Backoff {
-    pub(super) const fn new(timing: Timing) -> Self {
-        Self {
-            timing,
-            next: timing.backoff_min,
-        }
-    }
-
-    pub(super) const fn reset(&mut self) {
-        self.next = self.timing.backoff_min;
-    }
-
-    /// The next wait: between half of the current step and all of it; `random` is uniform in 0..1.
-    pub(super) fn step(&mut self, random: f64) -> Duration {
-        let wait = self.next.mul_f64(random.clamp(0.0, 1.0).mul_add(0.5, 0.5));
-        self.next = (self.next * 2).min(self.timing.backoff_max);
-        wait
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,20 +304,5 @@ mod tests {
             );
             assert!(!error.contains("hunter2"), "{url}: {error}");
         }
-    }
-
-    #[test]
-    fn waits_double_up_to_the_cap_and_keep_half_of_the_step_as_jitter() {
-        let timing = Timing::default();
-        let mut backoff = Backoff::new(timing);
-        assert_eq!(backoff.step(0.0), timing.backoff_min / 2);
-        assert_eq!(backoff.step(1.0), timing.backoff_min * 2);
-        for _ in 0..20 {
-            let wait = backoff.step(1.0);
-            assert!(wait <= timing.backoff_max);
-        }
-        assert_eq!(backoff.step(1.0), timing.backoff_max);
-        backoff.reset();
-        assert_eq!(backoff.step(1.0), timing.backoff_min);
     }
 }

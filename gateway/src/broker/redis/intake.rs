@@ -11,17 +11,12 @@ use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
 
+use crate::broker::message::Raw;
+
 /// Bytes that may wait.
 const BYTES: usize = 64 << 20;
 /// Kept per message besides its bytes.
 const OVERHEAD: usize = 64;
-
-/// One message as read from the link.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Raw {
-    pub(super) channel: Vec<u8>,
-    pub(super) payload: Vec<u8>,
-}
 
 /// Everything that was there.
 #[derive(Debug, Default)]

@@ -22,7 +22,6 @@ mod entry;
 mod history;
 mod intake;
 mod link;
-mod message;
 mod naming;
 mod presence;
 mod queue;
@@ -34,9 +33,7 @@ mod sentinel;
 mod session;
 mod shard;
 mod shards;
-mod stats;
 mod subscribe;
-mod table;
 
 use std::sync::Arc;
 
@@ -63,8 +60,9 @@ use seats::Seats;
 use shard::{Common, Shard};
 use shards::Shards;
 
-pub use config::{ConfigError, PresenceSettings, RedisConfig, Timing};
-pub use stats::Stats;
+pub use super::stats::Stats;
+pub use super::timing::Timing;
+pub use config::{ConfigError, PresenceSettings, RedisConfig};
 
 /// A broker on Redis, of whatever shape. Dropping it ends its work; [`Broker::close`] also waits for the end.
 pub struct RedisBroker {

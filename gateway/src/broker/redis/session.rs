@@ -19,12 +19,12 @@ use self::probe::Probe;
 use self::repair::Repairs;
 use self::tell::{Telling, Told, next_told};
 use super::super::{BrokerError, Crowded, Position};
-use super::config::Backoff;
 use super::intake::{Intake, Taken};
 use super::role;
 use super::script::Channels;
 use super::subscribe::Subscriber;
-use super::table::{Seen, Ticket};
+use crate::broker::table::{Seen, Ticket};
+use crate::broker::timing::Backoff;
 
 /// Channels in one SUBSCRIBE or UNSUBSCRIBE.
 const BATCH: usize = 512;

@@ -12,9 +12,9 @@ use super::command::{self, Birth};
 use super::config::RedisConfig;
 use super::naming;
 use super::queue::Commands;
-use super::stats::Stats;
 use super::subscribe::{self, Subscriber};
-use super::table::Table;
+use crate::broker::stats::Stats;
+use crate::broker::table::Table;
 use crate::config::Histories;
 
 /// What all shards of a broker have in common.

@@ -13,7 +13,7 @@ use super::history::Read;
 use super::queue::{Commands, Item, OnAnswer};
 use super::script::Request;
 use super::shard::Shard;
-use super::table::Waiter;
+use crate::broker::table::Waiter;
 
 /// The shards. Every method may be called from any thread.
 pub(super) enum Shards {

@@ -19,15 +19,16 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{BrokerError, Kept, Position, Sink, Span};
-use super::config::{Backoff, RedisConfig};
+use super::config::RedisConfig;
 use super::history::Read;
 use super::intake::Intake;
 use super::link;
 use super::queue::Commands;
 use super::script::Request;
 use super::session::Session;
-use super::stats::Stats;
-use super::table::{Hole, Table, Ticket};
+use crate::broker::stats::Stats;
+use crate::broker::table::{Hole, Table, Ticket};
+use crate::broker::timing::Backoff;
 use crate::config::{Durability, Retention};
 use crate::room::{PAGE_BYTES, PAGE_MESSAGES};
 

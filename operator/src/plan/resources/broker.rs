@@ -49,14 +49,16 @@ fn events(broker: &BrokerSpec) -> impl Iterator<Item = Value> {
 }
 
 fn address(broker: &BrokerSpec) -> Value {
-    let redis = broker.redis.as_ref();
-    if let Some(secret) = redis.and_then(|redis| redis.secret_ref.as_ref()) {
+    let redis = broker.redis.as_ref().map(|redis| (&redis.secret_ref, &redis.url));
+    let nats = broker.nats.as_ref().map(|nats| (&nats.secret_ref, &nats.url));
+    let (secret, url) = redis.or(nats).unzip();
+    if let Some(Some(secret)) = secret {
         let source = json!({"secretKeyRef": {"name": secret.name, "key": secret.key}});
         return json!({"name": "WSFLEET_BROKER", "valueFrom": source});
     }
     variable(
         "WSFLEET_BROKER",
-        redis.and_then(|redis| redis.url.as_deref()).unwrap_or("memory"),
+        url.and_then(Option::as_deref).unwrap_or("memory"),
     )
 }
 
@@ -98,6 +100,13 @@ mod tests {
         assert_eq!(told(&json!({"url": url, "events": events})), expected);
         let off = told(&json!({"url": url, "events": {"enabled": false}}));
         assert_eq!(off, [("WSFLEET_EVENTS".to_owned(), "off".to_owned())]);
+    }
+
+    #[test]
+    fn where_nats_is_reaches_the_gateway() {
+        let spec = json!({"auth": {"anonymous": {}}, "broker": {"nats": {"url": "nats://nats:4222"}}});
+        let nats = ("WSFLEET_BROKER".to_owned(), "nats://nats:4222".to_owned());
+        assert!(environment_of(spec).contains(&nats));
     }
 
     #[test]

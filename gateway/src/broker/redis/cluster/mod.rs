@@ -28,12 +28,13 @@ use self::members::Maker;
 pub(super) use self::members::Nodes;
 use self::topology::{Address, Topology, View};
 use super::answer::Answer;
-use super::config::{Backoff, RedisConfig, Server};
+use super::config::{RedisConfig, Server};
 use super::link;
 use super::queue::Commands;
 use super::script::Request;
 use super::shard::Common;
 use super::shards::Shards;
+use crate::broker::timing::Backoff;
 
 /// How long a node may take to say what it knows; others know it, too.
 const PATIENCE: Duration = Duration::from_secs(1);

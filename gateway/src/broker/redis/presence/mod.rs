@@ -21,7 +21,7 @@ use super::config::PresenceSettings;
 use super::naming;
 use super::script::Request;
 use super::shards::Shards;
-use super::stats::Stats;
+use crate::broker::stats::Stats;
 
 /// Members that are put back at a time.
 const AT_ONCE: usize = 512;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::intake::Raw;
 use super::super::queue::{Item, OnAnswer};
 use super::super::script::Request;
 use super::Session;
+use crate::broker::message::Raw;
 
 /// How often a probe that could not be published is tried again.
 const RETRY: Duration = Duration::from_millis(200);

@@ -8,8 +8,8 @@ use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::super::super::{BrokerError, Kept, Position};
-use super::super::table::{Hole, Ticket};
 use super::{BATCH, Purpose, READS, Session};
+use crate::broker::table::{Hole, Ticket};
 
 /// What was read of a hole.
 type Filled = (Hole, Result<Vec<Kept>, BrokerError>);

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::super::super::Position;
 use super::super::link;
 use super::super::script::Channels;
-use super::super::table::{Changes, Ticket};
 use super::{BATCH, Purpose, READS, Session};
+use crate::broker::table::{Changes, Ticket};
 
 /// How soon what a node refused is told to it again, if it is still this node's.
 const RETRY: Duration = Duration::from_millis(100);

@@ -3,24 +3,24 @@
 
 use std::sync::Arc;
 
-use super::super::super::{BrokerError, Position};
 use super::{Change, Entry, Table, Ticket, Waiter, tell};
+use crate::broker::{BrokerError, Position};
 
 /// A subscription on its way from one shard to another.
-pub(in super::super) struct Leaving {
+pub(in crate::broker) struct Leaving {
     channel: Arc<[u8]>,
     entry: Entry,
 }
 
 impl Leaving {
-    pub(in super::super) fn channel(&self) -> &[u8] {
+    pub(in crate::broker) fn channel(&self) -> &[u8] {
         &self.channel
     }
 }
 
 impl Table {
     /// Takes subscriptions out; Redis is not told, for it has none of them here any more.
-    pub(in super::super) fn part(&self, leaves: impl Fn(&[u8]) -> bool) -> Vec<Leaving> {
+    pub(in crate::broker) fn part(&self, leaves: impl Fn(&[u8]) -> bool) -> Vec<Leaving> {
         let mut inner = self.inner.lock();
         let leaving: Vec<Leaving> = inner
             .entries
@@ -38,7 +38,7 @@ impl Table {
     }
 
     /// Takes one in. Without a link it is subscribed with all others when there is one; whoever waits for it is told.
-    pub(in super::super) fn adopt(&self, leaving: Leaving) {
+    pub(in crate::broker) fn adopt(&self, leaving: Leaving) {
         let Leaving { channel, mut entry } = leaving;
         entry.give_up();
         entry.refused = false;
@@ -58,7 +58,7 @@ impl Table {
     }
 
     /// Redis took subscriptions back, or confirmed that they were ended; false when all of them were ended.
-    pub(in super::super) fn lost(&self, channels: &[Vec<u8>]) -> bool {
+    pub(in crate::broker) fn lost(&self, channels: &[Vec<u8>]) -> bool {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let standing = channels
@@ -72,7 +72,7 @@ impl Table {
 
     /// Redis did not take these, or did not tell where they stand. They are tried again; but whoever waits for one is told
     /// after the second time.
-    pub(in super::super) fn refused<'a>(&self, tickets: impl IntoIterator<Item = &'a Ticket>) {
+    pub(in crate::broker) fn refused<'a>(&self, tickets: impl IntoIterator<Item = &'a Ticket>) {
         let mut told: Vec<Waiter> = Vec::new();
         {
             let mut inner = self.inner.lock();
@@ -101,12 +101,12 @@ impl Table {
     }
 
     /// Whether there are any.
-    pub(in super::super) fn has_again(&self) -> bool {
+    pub(in crate::broker) fn has_again(&self) -> bool {
         !self.inner.lock().again.is_empty()
     }
 
     /// The next ones, with the last place delivered. What was on its way for them is of no use any more.
-    pub(in super::super) fn take_again(&self, most: usize) -> Vec<(Ticket, Option<Position>)> {
+    pub(in crate::broker) fn take_again(&self, most: usize) -> Vec<(Ticket, Option<Position>)> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let rest = inner.again.len().saturating_sub(most);
@@ -135,9 +135,9 @@ impl Table {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::super::super::super::StreamKey;
     use super::super::Changes;
     use super::*;
+    use crate::broker::StreamKey;
 
     fn channel(name: &str) -> Arc<[u8]> {
         name.as_bytes().into()

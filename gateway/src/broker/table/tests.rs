@@ -1,5 +1,5 @@
-use super::super::super::{Event, Kept};
 use super::*;
+use crate::broker::{Event, Kept};
 
 const EVENT: &str = r#"{"m":{"u":"ann","p":1,"t":5,"s":"g1"}}"#;
 

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::super::super::{Delivery, Event, Kept, Position, StreamKey};
-use super::super::message::Message;
 use super::{Entry, Seen, Step, Table, Ticket};
+use crate::broker::message::Message;
+use crate::broker::{Delivery, Event, Kept, Position, StreamKey};
 use crate::config::Retention;
 
 /// Messages that wait behind a hole, at most; those beyond are missing.
@@ -15,12 +15,12 @@ const WAITING_BYTES: usize = 4 << 20;
 
 /// Offsets of a stream that were not delivered, to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) struct Hole {
-    pub(in super::super) ticket: Ticket,
+pub(in crate::broker) struct Hole {
+    pub(in crate::broker) ticket: Ticket,
     /// Behind this place.
-    pub(in super::super) after: Position,
+    pub(in crate::broker) after: Position,
     /// Up to this offset; none, when the stream has begun anew and nothing of it is missing.
-    pub(in super::super) to: u64,
+    pub(in crate::broker) to: u64,
 }
 
 /// A hole that is being filled.
@@ -187,7 +187,7 @@ impl Filling {
 
 impl Table {
     /// A hole was read, as far as that was possible: what is to be delivered now, and how many messages are lost.
-    pub(in super::super) fn filled(&self, hole: &Hole, read: Vec<Kept>) -> (Vec<Delivery>, u64) {
+    pub(in crate::broker) fn filled(&self, hole: &Hole, read: Vec<Kept>) -> (Vec<Delivery>, u64) {
         let mut inner = self.inner.lock();
         let entry = inner.entries.get_mut(&hole.ticket.channel);
         let Some(entry) = entry.filter(|entry| entry.id == hole.ticket.id) else {
@@ -200,7 +200,7 @@ impl Table {
     }
 
     /// The streams of which nothing was heard since this was called last, with the last place delivered.
-    pub(in super::super) fn silent(&self) -> Vec<(Ticket, Option<Position>)> {
+    pub(in crate::broker) fn silent(&self) -> Vec<(Ticket, Option<Position>)> {
         let mut inner = self.inner.lock();
         let mut silent = Vec::new();
         for (channel, entry) in &mut inner.entries {
@@ -221,7 +221,7 @@ impl Table {
     }
 
     /// As [`Table::settle`], but for streams that were heard of after [`Table::silent`] told them.
-    pub(in super::super) fn compare(&self, positions: &[(Ticket, Position)]) -> (Seen, Vec<Hole>) {
+    pub(in crate::broker) fn compare(&self, positions: &[(Ticket, Position)]) -> (Seen, Vec<Hole>) {
         self.compare_with(positions, |entry| !entry.heard)
     }
 

@@ -42,7 +42,7 @@ pub struct Stats {
 
 impl Stats {
     /// Fails only when a name is malformed.
-    pub(super) fn new() -> prometheus::Result<Self> {
+    pub(in crate::broker) fn new() -> prometheus::Result<Self> {
         let counter = |name, help| IntCounter::new(name, help);
         let seconds = |name, help| {
             let buckets = vec![0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0];

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::super::{BrokerError, Delivery, Position, StreamKey};
-use super::intake::Raw;
-use super::message;
+use super::message::{self, Raw};
+use super::{BrokerError, Delivery, Position, StreamKey};
 use crate::config::{Histories, Retention};
-pub(super) use filling::Hole;
+pub(in crate::broker) use filling::Hole;
 use filling::{Filling, Taken};
 
 /// Subscriptions that may wait to be sent; more are `Overloaded`. (Each waiting unsubscription was one of these.)
@@ -21,28 +20,28 @@ const WAITING: usize = 1 << 18;
 
 /// One subscription's name; the `id` tells a later subscription to the same stream apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    pub(super) channel: Arc<[u8]>,
-    pub(super) id: u64,
-    pub(super) retention: Retention,
+pub(in crate::broker) struct Ticket {
+    pub(in crate::broker) channel: Arc<[u8]>,
+    pub(in crate::broker) id: u64,
+    pub(in crate::broker) retention: Retention,
 }
 
 /// What is to be told to Redis, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(in crate::broker) enum Change {
     Subscribe(Ticket),
     Unsubscribe(Arc<[u8]>),
 }
 
 /// Changes of one kind, to be told in one command.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Changes {
+pub(in crate::broker) enum Changes {
     Subscribe(Vec<Ticket>),
     Unsubscribe(Vec<Arc<[u8]>>),
 }
 
 /// Where a subscriber waits for the stream's position.
-pub(super) type Waiter = oneshot::Sender<Result<Position, BrokerError>>;
+pub(in crate::broker) type Waiter = oneshot::Sender<Result<Position, BrokerError>>;
 
 struct Entry {
     id: u64,
@@ -71,11 +70,11 @@ struct Inner {
 
 /// What a batch of messages, or a comparison, showed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) missed: u64,
-    pub(super) duplicates: u64,
-    pub(super) epoch_changes: u64,
-    pub(super) undecodable: u64,
+pub(in crate::broker) struct Seen {
+    pub(in crate::broker) missed: u64,
+    pub(in crate::broker) duplicates: u64,
+    pub(in crate::broker) epoch_changes: u64,
+    pub(in crate::broker) undecodable: u64,
 }
 
 /// What came of looking at a place.
@@ -123,14 +122,14 @@ impl Seen {
 
 /// The subscriptions. Every method is short and may be called from any thread.
 #[derive(Default)]
-pub(super) struct Table {
+pub(in crate::broker) struct Table {
     histories: Arc<Histories>,
     inner: Mutex<Inner>,
-    pub(super) wake: Notify,
+    pub(in crate::broker) wake: Notify,
 }
 
 impl Table {
-    pub(super) fn new(histories: Arc<Histories>) -> Self {
+    pub(in crate::broker) fn new(histories: Arc<Histories>) -> Self {
         Self {
             histories,
             ..Self::default()
@@ -138,7 +137,7 @@ impl Table {
     }
 
     /// Adds a subscription; `waiter` is told the position, or why there is none (the subscription is gone then).
-    pub(super) fn subscribe(&self, channel: Arc<[u8]>, stream: StreamKey, waiter: Waiter) {
+    pub(in crate::broker) fn subscribe(&self, channel: Arc<[u8]>, stream: StreamKey, waiter: Waiter) {
         let retention = self.histories.of(&stream);
         let refusal = {
             let mut inner = self.inner.lock();
@@ -174,7 +173,7 @@ impl Table {
     }
 
     /// Ends a subscription.
-    pub(super) fn unsubscribe(&self, channel: &Arc<[u8]>) {
+    pub(in crate::broker) fn unsubscribe(&self, channel: &Arc<[u8]>) {
         let mut inner = self.inner.lock();
         if inner.entries.remove(channel).is_some() && inner.linked {
             inner.changes.push_back(Change::Unsubscribe(Arc::clone(channel)));
@@ -184,12 +183,12 @@ impl Table {
     }
 
     /// Streams subscribed to.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::broker) fn len(&self) -> usize {
         self.inner.lock().entries.len()
     }
 
     /// A link is there: gives everything to be subscribed with the last place delivered; changes are taken from now on.
-    pub(super) fn link(&self) -> Vec<(Ticket, Option<Position>)> {
+    pub(in crate::broker) fn link(&self) -> Vec<(Ticket, Option<Position>)> {
         let mut inner = self.inner.lock();
         inner.linked = true;
         inner
@@ -209,7 +208,7 @@ impl Table {
     }
 
     /// The link is lost: whoever still waits is told, and is not subscribed.
-    pub(super) fn unlink(&self) {
+    pub(in crate::broker) fn unlink(&self) {
         let waiters: Vec<Waiter> = {
             let mut inner = self.inner.lock();
             inner.linked = false;
@@ -234,7 +233,7 @@ impl Table {
     }
 
     /// The next changes to be told, up to `most` of one kind; order between kinds is kept.
-    pub(super) fn take_changes(&self, most: usize) -> Option<Changes> {
+    pub(in crate::broker) fn take_changes(&self, most: usize) -> Option<Changes> {
         let mut inner = self.inner.lock();
         let changes = &mut inner.changes;
         match changes.front()? {
@@ -262,7 +261,7 @@ impl Table {
     }
 
     /// The position of a new subscription was read, or could not be.
-    pub(super) fn positioned(&self, ticket: &Ticket, result: Result<Position, BrokerError>) {
+    pub(in crate::broker) fn positioned(&self, ticket: &Ticket, result: Result<Position, BrokerError>) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner
             .entries
@@ -294,13 +293,13 @@ impl Table {
 
     /// Everything published before `current` was read has been taken from the link: what of it was not seen is missed.
     /// The last place moves there, so nothing is delivered twice; the holes are to be filled.
-    pub(super) fn settle(&self, positions: &[(Ticket, Position)]) -> (Seen, Vec<Hole>) {
+    pub(in crate::broker) fn settle(&self, positions: &[(Ticket, Position)]) -> (Seen, Vec<Hole>) {
         self.compare_with(positions, |_| true)
     }
 
     /// Makes deliveries of messages: those of unknown channels and those seen before are left out, those behind a hole wait
     /// until it is filled.
-    pub(super) fn deliveries(&self, messages: &[Raw]) -> (Vec<Delivery>, Seen, Vec<Hole>) {
+    pub(in crate::broker) fn deliveries(&self, messages: &[Raw]) -> (Vec<Delivery>, Seen, Vec<Hole>) {
         let mut seen = Seen::default();
         // parsed before the lock is taken: subscribers on other threads wait for lookups only
         let parsed: Vec<_> = messages

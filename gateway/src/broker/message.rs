@@ -3,18 +3,25 @@
 //! Sequenced: `<epoch> <offset> <event JSON>`, written by the publish scripts. Announcements and messages of ephemeral
 //! rooms: `<event JSON>` alone. JSON begins with `{`, which no epoch contains, so the two cannot be taken for each other.
 
-use super::super::Event;
+use super::Event;
+
+/// One message as read from the link.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Raw {
+    pub(in crate::broker) channel: Vec<u8>,
+    pub(in crate::broker) payload: Vec<u8>,
+}
 
 /// One payload taken apart; the epoch is still in the payload.
 #[derive(Debug)]
-pub(super) struct Message<'a> {
+pub(in crate::broker) struct Message<'a> {
     /// Epoch and offset; `None` for an announcement, and in an ephemeral room.
-    pub(super) position: Option<(&'a str, u64)>,
-    pub(super) event: Event,
+    pub(in crate::broker) position: Option<(&'a str, u64)>,
+    pub(in crate::broker) event: Event,
 }
 
 /// Takes a payload apart; `None` when it is not one of ours.
-pub(super) fn decode(payload: &[u8]) -> Option<Message<'_>> {
+pub(in crate::broker) fn decode(payload: &[u8]) -> Option<Message<'_>> {
     let (position, json) = if payload.first() == Some(&b'{') {
         (None, payload)
     } else {

@@ -1,0 +1,206 @@
+//! Where NATS is, and how patient the link is. Pure; no password ever appears in `Debug` or in an error.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::naming::Names;
+use crate::broker::timing::Timing;
+
+/// How a URL of NATS is written.
+const FORM: &str = "nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=1 to 5&prefix=name]";
+/// The port for clients unless another is named.
+const PORT: u16 = 4_222;
+
+/// What is wrong with a URL of NATS: write it in the form that the text shows. It is not repeated, for it may hold a password.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the NATS URL is malformed ({problem}); write {FORM}")]
+pub struct ConfigError {
+    problem: String,
+}
+
+impl ConfigError {
+    /// How a URL is written.
+    pub const fn form() -> &'static str {
+        FORM
+    }
+}
+
+/// Who we are for the server.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Access {
+    Nobody,
+    Token(String),
+    User { name: String, password: String },
+}
+
+/// Which servers of NATS there are, and how they are entered.
+#[derive(Clone)]
+pub struct NatsConfig {
+    pub(super) servers: Arc<[String]>,
+    pub(super) access: Access,
+    /// Servers that have each message.
+    pub(super) replicas: u8,
+    pub(super) names: Names,
+    pub(super) timing: Timing,
+}
+
+impl NatsConfig {
+    /// Parses `nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=N&prefix=NAME]`; user, password and
+    /// token may be percent-encoded.
+    pub fn from_url(text: &str) -> Result<Self, ConfigError> {
+        let rest = text
+            .strip_prefix("nats://")
+            .ok_or_else(|| wrong("another scheme"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (access, hosts) = match rest.rsplit_once('@') {
+            Some((access, hosts)) => (self::access(access)?, hosts),
+            None => (Access::Nobody, rest),
+        };
+        let servers: Result<Arc<[String]>, _> = hosts.trim_end_matches('/').split(',').map(server).collect();
+        let mut config = Self {
+            servers: servers?,
+            access,
+            replicas: 1,
+            names: Names("wsfleet".into()),
+            timing: Timing::default(),
+        };
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            config.set(pair.split_once('=').unwrap_or((pair, "")))?;
+        }
+        Ok(config)
+    }
+
+    fn set(&mut self, (key, value): (&str, &str)) -> Result<(), ConfigError> {
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        match key {
+            "replicas" => {
+                let number = value.parse().ok().filter(|number| (1..=5).contains(number));
+                self.replicas = number.ok_or_else(|| wrong("replicas are 1 to 5"))?;
+            }
+            "prefix" if (1..=32).contains(&value.len()) && value.bytes().all(named) => {
+                self.names = Names(value.into());
+            }
+            "prefix" => return Err(wrong("a prefix has 1 to 32 letters, digits, and `-_`")),
+            other => return Err(wrong(&format!("it takes no `{other}`"))),
+        }
+        Ok(())
+    }
+
+    /// The same NATS with other patience.
+    #[must_use]
+    pub const fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// How many servers have each message that is acknowledged.
+    pub const fn replicas(&self) -> u8 {
+        self.replicas
+    }
+
+    /// `host:port` of all servers that are named, for logs and whoever reads settings; no password.
+    pub fn address(&self) -> String {
+        self.servers.join(",")
+    }
+}
+
+impl fmt::Debug for NatsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsConfig")
+            .field("address", &self.address())
+            .field("replicas", &self.replicas)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wrong(problem: &str) -> ConfigError {
+    ConfigError {
+        problem: problem.to_owned(),
+    }
+}
+
+fn access(text: &str) -> Result<Access, ConfigError> {
+    let plain =
+        |text: &str| decoded(text).ok_or_else(|| wrong("the credentials are no percent-encoded UTF-8"));
+    Ok(match text.split_once(':') {
+        Some((name, password)) => Access::User {
+            name: plain(name)?,
+            password: plain(password)?,
+        },
+        None if text.is_empty() => Access::Nobody,
+        None => Access::Token(plain(text)?),
+    })
+}
+
+/// A percent-encoded text.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut out = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        out.push(u8::from_str_radix(digits, 16).ok()?);
+        out.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(out).ok()
+}
+
+/// `host:port`, whatever was left out.
+fn server(text: &str) -> Result<String, ConfigError> {
+    let url = url::Url::parse(&format!("nats://{text}")).map_err(|error| wrong(&error.to_string()))?;
+    let bare = url.path().trim_matches('/').is_empty() && url.fragment().is_none();
+    match url.host_str().filter(|host| !host.is_empty() && bare) {
+        Some(host) => Ok(format!("{host}:{}", url.port().unwrap_or(PORT))),
+        None => Err(wrong("a host is missing, or something follows it")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_url_is_understood_and_its_password_is_not_shown() {
+        let url = "nats://chat:s%40cret@a.internal:4000,b,[::1]:1?replicas=3&prefix=chat";
+        let config = NatsConfig::from_url(url).unwrap();
+        assert_eq!(config.address(), "a.internal:4000,b:4222,[::1]:1");
+        let user = Access::User {
+            name: "chat".into(),
+            password: "s@cret".into(),
+        };
+        assert!(config.access == user);
+        assert_eq!((config.replicas, &*config.names.0), (3, "chat"));
+        assert!(!format!("{config:?}").contains("cret"));
+    }
+
+    #[test]
+    fn a_short_url_takes_the_defaults_and_a_name_without_a_password_is_a_token() {
+        let config = NatsConfig::from_url("nats://h/").unwrap();
+        assert_eq!((config.address(), config.replicas), ("h:4222".to_owned(), 1));
+        let config = NatsConfig::from_url("nats://t0ken@h").unwrap();
+        assert!(config.access == Access::Token("t0ken".into()));
+    }
+
+    #[test]
+    fn each_malformed_url_is_told_what_to_write_instead_without_its_password() {
+        for (url, part) in [
+            ("redis://h", "another scheme"),
+            ("nats://", "a host is missing"),
+            ("nats://u:hunter2@", "a host is missing"),
+            ("nats://u:hunter2@h:99999", "invalid port"),
+            ("nats://u:hunter2@a,,b", "a host is missing"),
+            ("nats://u:hunter2%zz@h", "percent-encoded"),
+            ("nats://u:hunter2@h/1", "something follows"),
+            ("nats://u:hunter2@h?replicas=0", "1 to 5"),
+            ("nats://u:hunter2@h?prefix=a.b", "1 to 32 letters"),
+            ("nats://u:hunter2@h?tls=on", "takes no `tls`"),
+        ] {
+            let error = NatsConfig::from_url(url).unwrap_err().to_string();
+            assert!(error.contains(part), "{url}: {error}");
+            assert!(
+                error.contains("write nats://") && !error.contains("hunter2"),
+                "{url}: {error}"
+            );
+        }
+    }
+}

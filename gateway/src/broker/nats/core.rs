@@ -1,0 +1,46 @@
+//! What the tasks of a broker share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::NatsConfig;
+use super::lanes::Lanes;
+use super::link::Link;
+use crate::broker::stats::Stats;
+use crate::broker::table::Table;
+use crate::broker::{BrokerError, Sink};
+use crate::config::Histories;
+
+/// Shared by all tasks.
+pub(super) struct Core {
+    pub(super) config: NatsConfig,
+    pub(super) histories: Arc<Histories>,
+    /// Unique among all gateways.
+    pub(super) instance: String,
+    pub(super) table: Table,
+    pub(super) lanes: Lanes,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) stats: Stats,
+    /// The connection, while there is one on which everything is subscribed and compared.
+    pub(super) current: Mutex<Option<Arc<Link>>>,
+    /// Whether it is proven: subscribed to everything, and heard from lately.
+    pub(super) proven: AtomicBool,
+    pub(super) cancelled: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Core {
+    /// The connection.
+    pub(super) fn link(&self) -> Result<Arc<Link>, BrokerError> {
+        self.current.lock().clone().ok_or(BrokerError::Unavailable)
+    }
+
+    /// Whether everything is subscribed, and was heard from lately.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+}

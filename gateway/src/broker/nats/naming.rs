@@ -1,0 +1,132 @@
+//! Names in NATS. A stream's *channel* (`r.lobby`, `u.ann`, `f.revocations`) is the end of two subjects: on
+//! `<prefix>.at.<channel>` (the fleet's: `<prefix>.fleet.<channel>`) its messages are stored, from `<prefix>.live.<channel>` they are heard. It is also the name of
+//! the subscription. What is no letter, digit, `-` or `_` is written as `=` and two hexadecimal digits, so that any text
+//! is one token of a subject, and no two texts are the same token.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::broker::StreamKey;
+
+/// Where rooms and personal streams are.
+pub(super) const AT: &str = "at";
+/// Where the fleet's orders are.
+pub(super) const FLEET: &str = "fleet";
+/// Where the places of `msgId`s are.
+pub(super) const ID: &str = "id";
+
+/// How everything in NATS begins that is this fleet's.
+#[derive(Clone, Debug)]
+pub(super) struct Names(pub(super) Arc<str>);
+
+impl Names {
+    /// Where a channel's messages are stored.
+    pub(super) fn at(&self, channel: &[u8]) -> String {
+        self.with(stored(channel), channel)
+    }
+
+    /// All subjects on which the messages of a JetStream stream are stored.
+    pub(super) fn all(&self, word: &str) -> String {
+        format!("{}.{word}.>", self.0)
+    }
+
+    /// Where they are heard.
+    pub(super) fn live(&self, channel: &[u8]) -> String {
+        self.with("live", channel)
+    }
+
+    /// Where a gateway hears its own probes.
+    pub(super) fn probe(&self, instance: &str) -> String {
+        format!("{}.probe.{instance}", self.0)
+    }
+
+    /// Where it is remembered what place a `msgId` got.
+    pub(super) fn id(&self, id: &str) -> String {
+        format!("{}.id.{id}", self.0)
+    }
+
+    /// The JetStream stream in which a channel is stored.
+    pub(super) fn store(&self, channel: &[u8]) -> String {
+        self.stream(stored(channel))
+    }
+
+    /// A JetStream stream of this fleet.
+    pub(super) fn stream(&self, word: &str) -> String {
+        format!("{}-{word}", self.0)
+    }
+
+    fn with(&self, word: &str, channel: &[u8]) -> String {
+        // a channel is ASCII
+        format!("{}.{word}.{}", self.0, String::from_utf8_lossy(channel))
+    }
+}
+
+/// What is said to all gateways is kept for longer than what is said in rooms and to users, so it is apart.
+fn stored(channel: &[u8]) -> &'static str {
+    if channel.starts_with(b"f.") { FLEET } else { AT }
+}
+
+/// A stream's channel.
+pub(super) fn channel(stream: &StreamKey) -> Arc<[u8]> {
+    let (kind, name) = match stream {
+        StreamKey::Room(name) => ("r.", name),
+        StreamKey::User(name) => ("u.", name),
+        StreamKey::Fleet(name) => ("f.", name),
+    };
+    format!("{kind}{}", token(name)).into_bytes().into()
+}
+
+/// What a `msgId` is called: it is one of this sender in this channel.
+pub(super) fn message_id(channel: &[u8], (sender, id): (&str, &str)) -> String {
+    format!(
+        "{}.{}.{}",
+        String::from_utf8_lossy(channel),
+        token(sender),
+        token(id)
+    )
+}
+
+/// Any text as one token; the empty one, too.
+fn token(text: &str) -> String {
+    if text.is_empty() {
+        return "=".into();
+    }
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            out.push(char::from(byte));
+        } else {
+            // writing to a text does not fail
+            let _ = write!(out, "={byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_has_a_subject_for_what_is_stored_and_one_for_what_is_heard() {
+        let names = Names("wsfleet".into());
+        let room = channel(&StreamKey::Room("a.b *>".into()));
+        assert_eq!(names.at(&room), "wsfleet.at.r.a=2Eb=20=2A=3E");
+        assert_eq!(names.live(&room), "wsfleet.live.r.a=2Eb=20=2A=3E");
+        assert_eq!(names.store(&room), "wsfleet-at");
+        let orders = channel(&StreamKey::Fleet("revocations".into()));
+        assert_eq!(names.store(&orders), "wsfleet-fleet");
+    }
+
+    proptest! {
+        #[test]
+        fn any_two_texts_are_different_tokens_without_dots_wildcards_or_spaces(a in ".{0,40}", b in ".{0,40}") {
+            let (first, second) = (token(&a), token(&b));
+            prop_assert_eq!(a == b, first == second);
+            prop_assert!(!first.is_empty());
+            prop_assert!(first.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_=".contains(&b)));
+        }
+    }
+}

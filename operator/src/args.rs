@@ -1,9 +1,12 @@
 //! Command line and environment of the operator. Every flag can be given as an environment variable.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use uuid::Uuid;
+
+use crate::simulate::SimulateArgs;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,6 +50,32 @@ pub struct Args {
     /// What is logged, as tracing's EnvFilter reads it, for example `info,wsfleet_operator=debug`.
     #[arg(long, env = "WSFLEET_LOG_FILTER", default_value = "info")]
     pub log_filter: String,
+}
+
+/// What the program is asked to do.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    /// Run the operator.
+    Operate(Args),
+    /// `simulate`: show what a specification means for clients.
+    Simulate(SimulateArgs),
+}
+
+impl Invocation {
+    /// Reads a command line: flags run the operator, `simulate` does not.
+    pub fn try_parse_from<T: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Args::command()
+            .subcommand(SimulateArgs::command())
+            .subcommand_negates_reqs(true)
+            .disable_help_subcommand(true);
+        let matches = command.try_get_matches_from_mut(args)?;
+        match matches.subcommand() {
+            Some((_, matches)) => SimulateArgs::from_arg_matches(matches).map(Self::Simulate),
+            None => Args::from_arg_matches(&matches).map(Self::Operate),
+        }
+    }
 }
 
 impl Args {
@@ -95,6 +124,20 @@ mod tests {
         let args = parse(&[]);
         assert_ne!(args.identity(), args.identity());
         assert_eq!(parse(&["--identity", "me"]).identity(), "me");
+    }
+
+    #[test]
+    fn simulate_needs_no_flag_of_the_operator_and_the_operator_still_does() {
+        let parse = |args: &[&str]| Invocation::try_parse_from([&["wsfleet-operator"], args].concat());
+        let simulated = parse(&["simulate", "-f", "cluster.yaml", "--scenario", "node-loss"]).unwrap();
+        assert!(matches!(simulated, Invocation::Simulate(args) if args.seed == 1));
+        let operated = parse(&["--gateway-image", "gateway:1"]).unwrap();
+        assert!(matches!(operated, Invocation::Operate(args) if args.gateway_image == "gateway:1"));
+        if std::env::var_os("WSFLEET_GATEWAY_IMAGE").is_none() {
+            assert!(parse(&[]).unwrap_err().to_string().contains("--gateway-image"));
+        }
+        let help = parse(&["--help"]).unwrap_err().to_string();
+        assert!(help.contains("simulate"), "{help}");
     }
 
     #[test]

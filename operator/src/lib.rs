@@ -6,6 +6,7 @@
 //! * [`metrics`]: what the operator tells of itself.
 //! * [`observe`]: what is read. [`plan`]: pure, what to do about it.
 //! * [`apply`], [`mod@status`], [`events`]: everything that is written.
+//! * [`simulate`]: the planner against a model of a cluster in virtual time.
 
 pub mod apply;
 pub mod args;
@@ -18,5 +19,6 @@ pub mod observe;
 pub mod plan;
 pub mod prometheus;
 pub mod run;
+pub mod simulate;
 pub mod status;
 pub mod telemetry;

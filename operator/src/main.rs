@@ -1,22 +1,23 @@
 //! The operator's program: parse, log, listen, run.
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
-use wsfleet_operator::args::Args;
-use wsfleet_operator::{run, telemetry};
+use wsfleet_operator::args::{Args, Invocation};
+use wsfleet_operator::{run, simulate, telemetry};
 
 /// Exit status for a wrong command line (EX_USAGE of sysexits.h), as the gateway's.
 const USAGE: u8 = 64;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let args = match Args::try_parse() {
-        Ok(args) => args,
+    let args = match Invocation::try_parse_from(std::env::args_os()) {
+        Ok(Invocation::Operate(args)) => args,
+        Ok(Invocation::Simulate(args)) => return simulated(&args),
         Err(error) => {
             let status = if error.use_stderr() { USAGE } else { 0 };
             return error
@@ -36,6 +37,19 @@ async fn main() -> ExitCode {
         Err(error) => {
             error!("{error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `simulate`; a mistake in what was given is one of use.
+fn simulated(args: &simulate::SimulateArgs) -> ExitCode {
+    match simulate::simulate(args, &mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = format!("error: {error}\n");
+            std::io::stderr()
+                .write_all(text.as_bytes())
+                .map_or(ExitCode::FAILURE, |()| ExitCode::from(USAGE))
         }
     }
 }

@@ -1,0 +1,236 @@
+//! Row 1: whatever happens to a fleet in whatever order, the promises hold, and left alone it comes to rest.
+//!
+//! `SIM_SEED` begins elsewhere than at 1, `SIM_SEQUENCES` tries another number than 1,000. A sequence that fails prints
+//! the two that bring it back, and what happened in it.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use wsfleet_crds::labels::DrainReason;
+use wsfleet_crds::v1alpha1::WebSocketCluster;
+
+use super::cluster;
+use crate::simulate::settings::{Chaos, Settings};
+use crate::simulate::time::SECOND;
+use crate::simulate::world::World;
+
+/// Something that happens to a fleet.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Template(u32),
+    Replicas(u32),
+    PodCrash(usize),
+    PodFails(usize),
+    ForeignDelete(usize),
+    NodeDrain(usize, bool),
+    NodeLoss(usize, bool),
+    OperatorCrash(u32, bool),
+    TwoLeaders(u64),
+    Silence(usize, bool),
+}
+
+fn draw(random: &mut StdRng, least: u32) -> Happening {
+    match random.random_range(0..16) {
+        0..=3 => Happening::Template(random.random_range(1..5)),
+        4..=6 => Happening::Replicas(least + random.random_range(0..4)),
+        7 => Happening::PodCrash(random.random_range(0..8)),
+        8 => Happening::PodFails(random.random_range(0..8)),
+        9 => Happening::ForeignDelete(random.random_range(0..8)),
+        10 => Happening::NodeDrain(random.random_range(0..2), random.random()),
+        11 => Happening::NodeLoss(random.random_range(0..2), random.random()),
+        12 | 13 => Happening::OperatorCrash(random.random_range(0..12), random.random()),
+        14 => Happening::TwoLeaders(random.random_range(1..15)),
+        _ => Happening::Silence(random.random_range(0..8), random.random()),
+    }
+}
+
+/// A resource, its surroundings, and the fewest replicas that its clients fit.
+fn fleet(seed: u64, random: &mut StdRng) -> (WebSocketCluster, Settings, u32) {
+    let least = random.random_range(1..5_u32);
+    let surge = random.random_range(0..3_u32);
+    let unavailable = u32::from(surge == 0) + random.random_range(0..2_u32);
+    let spec = json!({
+        "replicas": least,
+        "gateway": {"capacity": {"maxConnections": 200}},
+        "rollout": {"maxSurge": surge, "maxUnavailable": unavailable, "minReadySeconds": random.random_range(0..5)},
+        "drain": {
+            "settleSeconds": random.random_range(0..6),
+            "timeoutSeconds": random.random_range(20..200),
+            "maxDisconnectPermille": random.random_range(10..100),
+            "minDisconnectsPerSecond": random.random_range(1..15),
+            "maxConcurrent": random.random_range(1..4),
+            "passiveSeconds": {"scaleDown": random.random_range(0..20)},
+        },
+    });
+    let clients = random.random_range(0..=u64::from(least) * 120);
+    let churns = random.random_bool(0.3);
+    let faulty = random.random_bool(0.3);
+    let settings = Settings {
+        seed,
+        clients,
+        mean_life: if churns { 300.0 } else { 0.0 },
+        arrivals: if churns { clients as f64 / 300.0 } else { 0.0 },
+        start: random.random_range(1..12) * SECOND,
+        nodes: 3,
+        chaos: Chaos {
+            refused: if faulty { 0.05 } else { 0.0 },
+            unanswered: if faulty { 0.05 } else { 0.0 },
+            lag: if faulty {
+                random.random_range(0..3) * SECOND
+            } else {
+                0
+            },
+        },
+    };
+    (cluster(&spec), settings, least)
+}
+
+fn happen(world: &mut World, what: Happening) {
+    match what {
+        Happening::Template(version) => world.roll_to(&format!("wsfleet-gateway:{version}")),
+        Happening::Replicas(replicas) => world.edit(|spec| spec.replicas = replicas),
+        Happening::PodCrash(index) => world.crash_gateway(index),
+        Happening::PodFails(index) => world.fail_pod(index),
+        Happening::ForeignDelete(index) => world.delete_foreign(index),
+        Happening::NodeDrain(index, on) => world.drain_node(&world.node_at(index), on),
+        Happening::NodeLoss(index, on) => world.lose_node(&world.node_at(index), on),
+        Happening::OperatorCrash(actions, effect) => world.crash_in(actions, effect),
+        Happening::TwoLeaders(seconds) => world.depose(seconds * SECOND),
+        Happening::Silence(index, on) => world.silence(index, on),
+    }
+}
+
+/// What a sequence adds to the sums.
+#[derive(Default)]
+struct Sums {
+    sequences: AtomicU64,
+    happenings: AtomicU64,
+    virtual_seconds: AtomicU64,
+    crashes: AtomicU64,
+    rollouts: AtomicU64,
+    moved: AtomicU64,
+    /// Clients, once for each rollout.
+    clients: AtomicU64,
+}
+
+/// Runs the sequence of `seed`; the text of what is wrong, if anything is.
+fn sequence(seed: u64, sums: &Sums) -> Result<(), String> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let (cluster, settings, least) = fleet(seed, &mut random);
+    let quiet = Settings {
+        chaos: Chaos::default(),
+        ..settings
+    };
+    let mut world = World::at_rest(cluster, quiet).map_err(|error| error.to_string())?;
+    world.settings.chaos = settings.chaos;
+    for leader in &mut world.leaders {
+        leader.lag = settings.chaos.lag;
+    }
+    let mut story = String::new();
+    for _ in 0..random.random_range(2..9) {
+        let (what, wait) = (draw(&mut random, least), random.random_range(1..40));
+        let _ = writeln!(story, "  {} s: {what:?}", world.now / SECOND);
+        if matches!(what, Happening::Template(_)) {
+            sums.rollouts.fetch_add(1, Ordering::Relaxed);
+            let clients = world.connected() + world.clients.homeless;
+            sums.clients.fetch_add(clients, Ordering::Relaxed);
+        }
+        happen(&mut world, what);
+        world.run(wait * SECOND);
+        sums.happenings.fetch_add(1, Ordering::Relaxed);
+    }
+    leave_alone(&mut world);
+    let settled = world.run_until(3_000 * SECOND, World::is_settled);
+    sums.sequences.fetch_add(1, Ordering::Relaxed);
+    sums.virtual_seconds
+        .fetch_add(world.now / SECOND, Ordering::Relaxed);
+    sums.crashes.fetch_add(world.record.crashes, Ordering::Relaxed);
+    sums.moved
+        .fetch_add(world.record.drained(DrainReason::Rollout), Ordering::Relaxed);
+    let mut wrong = world.checks.breaches.clone();
+    if !settled {
+        wrong.push(format!("does not come to rest: {:#?}", world.cluster.status));
+    }
+    if settings.mean_life == 0.0 && world.connected() + world.clients.homeless != settings.clients {
+        wrong.push("a client got lost".to_owned());
+    }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        let setting = json!(world.cluster.spec);
+        Err(format!("{}\n{settings:?}\n{setting}\n{story}", wrong.join("\n")))
+    }
+}
+
+/// Everything works again.
+fn leave_alone(world: &mut World) {
+    world.settings.chaos = Chaos::default();
+    for leader in &mut world.leaders {
+        leader.crash_in = None;
+        leader.lag = 0;
+    }
+    for index in 0..world.nodes.len() {
+        let name = world.node_at(index);
+        world.lose_node(&name, false);
+        world.drain_node(&name, false);
+    }
+    world.schedule_rest();
+    for gateway in &mut world.gateways {
+        gateway.silent = false;
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => otherwise,
+    }
+}
+
+#[test]
+fn row_01_a_thousand_random_sequences_break_no_promise() {
+    let (first, count) = (number("SIM_SEED", 1), number("SIM_SEQUENCES", 1_000));
+    let (sums, next) = (Sums::default(), AtomicU64::new(0));
+    let failed = parking_lot::Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    if let Err(error) = sequence(first + index, &sums) {
+                        failed.lock().push((first + index, error));
+                    }
+                }
+            });
+        }
+    });
+    let sum = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
+    let mean = sum(&sums.moved) as f64 / sum(&sums.clients).max(1) as f64;
+    println!(
+        "row 1: SIM_SEED={first} SIM_SEQUENCES={count}: {} sequences, {} happenings, {} rollouts, {} crashes of the \
+         operator, {} s of virtual time, {mean:.4} closes per client per rollout",
+        sum(&sums.sequences),
+        sum(&sums.happenings),
+        sum(&sums.rollouts),
+        sum(&sums.crashes),
+        sum(&sums.virtual_seconds)
+    );
+    let mut failed = failed.into_inner();
+    failed.sort();
+    if let Some((seed, error)) = failed.first() {
+        panic!(
+            "{} sequences fail; SIM_SEED={seed} SIM_SEQUENCES=1 repeats this one:\n{error}",
+            failed.len()
+        );
+    }
+    assert!(mean <= 1.05, "{mean}");
+}

@@ -88,9 +88,13 @@ fn fleet(seed: u64, random: &mut StdRng) -> (WebSocketCluster, Settings, u32) {
     (cluster(&spec), settings, least)
 }
 
+fn image(version: u32) -> String {
+    format!("wsfleet-gateway:{version}")
+}
+
 fn happen(world: &mut World, what: Happening) {
     match what {
-        Happening::Template(version) => world.roll_to(&format!("wsfleet-gateway:{version}")),
+        Happening::Template(version) => world.roll_to(&image(version)),
         Happening::Replicas(replicas) => world.edit(|spec| spec.replicas = replicas),
         Happening::PodCrash(index) => world.crash_gateway(index),
         Happening::PodFails(index) => world.fail_pod(index),
@@ -133,7 +137,11 @@ fn sequence(seed: u64, sums: &Sums) -> Result<(), String> {
     for _ in 0..random.random_range(2..9) {
         let (what, wait) = (draw(&mut random, least), random.random_range(1..40));
         let _ = writeln!(story, "  {} s: {what:?}", world.now / SECOND);
-        if matches!(what, Happening::Template(_)) {
+        let image = match what {
+            Happening::Template(version) => Some(image(version)),
+            _ => None,
+        };
+        if image.is_some() && image != world.cluster.spec.gateway.image {
             sums.rollouts.fetch_add(1, Ordering::Relaxed);
             let clients = world.connected() + world.clients.homeless;
             sums.clients.fetch_add(clients, Ordering::Relaxed);

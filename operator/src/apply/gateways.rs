@@ -13,7 +13,7 @@ use crate::gateway::{Endpoint, GatewayError};
 use crate::leader::Term;
 use crate::observe::model::Lease;
 use crate::observe::pods::admin_port;
-use crate::plan::budget::lease;
+use crate::plan::budget::{lease, unanswered};
 use crate::plan::resources::secret::admin_token_ref;
 
 /// What a request without `leaseSeconds` grants.
@@ -90,8 +90,9 @@ impl Pass<'_> {
                     let secret = admin_token_ref(self.cluster).name;
                     self.applier.observer.secrets.forget(&self.id.namespace, &secret);
                 }
-                if !error.is_unreachable() {
-                    self.put_lease(name, before);
+                let asked = self.put_lease(name, before);
+                if error.is_unreachable() {
+                    self.put_lease(name, unanswered(before, asked));
                 }
             }
         }

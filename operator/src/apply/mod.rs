@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use kube::api::Preconditions;
 use thiserror::Error;
 use tokio::time::timeout;
 use tracing::info;
@@ -170,11 +171,17 @@ impl Pass<'_> {
             Action::DeletePod {
                 name,
                 uid,
+                version,
                 grace_period,
                 connections,
             } => {
                 info!(cluster, pod = name, grace_period, connections, "delete pod");
-                self.delete_pod(&name, &uid, grace_period, connections).await
+                let preconditions = Preconditions {
+                    uid: Some(uid),
+                    resource_version: version,
+                };
+                self.delete_pod(&name, preconditions, grace_period, connections)
+                    .await
             }
             Action::RecordRecommendations(text) => self.record_recommendations(&text).await,
         }

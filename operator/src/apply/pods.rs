@@ -111,22 +111,20 @@ impl Pass<'_> {
     pub(super) async fn delete_pod(
         &self,
         name: &str,
-        uid: &str,
+        preconditions: Preconditions,
         grace_period_seconds: Option<u32>,
         connections: Option<u64>,
     ) -> Result<(), ApplyError> {
+        let uid = preconditions.uid.clone().unwrap_or_default();
         let params = DeleteParams {
             grace_period_seconds,
-            preconditions: Some(Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: None,
-            }),
+            preconditions: Some(preconditions),
             ..DeleteParams::default()
         };
         match self.call("delete pod", self.pods().delete(name, &params)).await {
             Ok(answer) => match answer.left() {
                 Some(pod) => self.applier.observer.written_pods.changed(pod),
-                None => self.applier.observer.written_pods.deleted(uid),
+                None => self.applier.observer.written_pods.deleted(&uid),
             },
             Err(error) if error.is(|status| status.is_not_found() || status.is_conflict()) => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -74,6 +74,8 @@ pub struct PodView {
     pub name: String,
     /// `metadata.uid`: the precondition of every delete.
     pub uid: String,
+    /// `metadata.resourceVersion`: the precondition of deleting a pod that has not served yet.
+    pub version: Option<String>,
     /// Slot label.
     pub slot: u32,
     /// Revision label.

@@ -32,6 +32,7 @@ pub fn view(pod: &Pod, node: Option<NodeView>, sample: Option<Sample>) -> Option
     let sample = sample.unwrap_or_default();
     Some(PodView {
         uid: pod.metadata.uid.clone()?,
+        version: pod.metadata.resource_version.clone(),
         slot,
         revision: label(labels::REVISION).unwrap_or_default().to_owned(),
         phase: label(labels::PHASE)

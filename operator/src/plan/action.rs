@@ -82,6 +82,8 @@ pub enum Action {
         name: String,
         /// Pod UID.
         uid: String,
+        /// Version as a precondition, too: the pod has not served yet, and must not have begun to meanwhile.
+        version: Option<String>,
         /// `None` keeps the pod's own grace period; 0 forces (only for pods on lost nodes).
         grace_period: Option<u32>,
         /// Sockets that it held when the planner decided, for `wsc_deleted_with_connections_total`; `None`: unknown.

@@ -136,6 +136,18 @@ fn revoke_foreign(pass: &Pass<'_>, draft: &mut Draft) -> bool {
     any
 }
 
+/// What may be in force after a call without an answer: nobody knows whether it was heard, so the more of both.
+pub fn unanswered(before: Option<Lease>, asked: Option<Lease>) -> Option<Lease> {
+    match (before, asked) {
+        (Some(before), Some(asked)) => Some(Lease {
+            rate_millis: before.rate_millis.max(asked.rate_millis),
+            granted_at: before.granted_at,
+            until: before.until.max(asked.until),
+        }),
+        (before, asked) => before.or(asked),
+    }
+}
+
 /// The lease that carrying out `rate_per_second` for `lease_seconds` from `now` on gives; for `apply` to remember.
 pub fn lease(rate_per_second: f64, lease_seconds: u32, now: Timestamp) -> Lease {
     Lease {

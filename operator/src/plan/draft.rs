@@ -146,7 +146,21 @@ impl Draft {
         self.actions.push(Action::DeletePod {
             name: member.pod.name.clone(),
             uid: member.pod.uid.clone(),
+            version: None,
             grace_period: force.then_some(0),
+            connections: member.connections,
+        });
+    }
+
+    /// Delete the pod of `member`, which has not served, unless it has changed since it was looked at: what a watch has
+    /// not told yet may be that it is Ready, and has sockets.
+    pub(crate) fn delete_unserved(&mut self, member: &Member<'_>) {
+        self.changed.insert(member.pod.name.clone());
+        self.actions.push(Action::DeletePod {
+            name: member.pod.name.clone(),
+            uid: member.pod.uid.clone(),
+            version: member.pod.version.clone(),
+            grace_period: None,
             connections: member.connections,
         });
     }

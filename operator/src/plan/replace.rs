@@ -157,7 +157,7 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
         .map(|member| member.pod.name.clone())
         .collect();
     for member in victims.iter().filter(|member| idle.contains(&member.pod.name)) {
-        draft.delete(member, false);
+        draft.delete_unserved(member);
     }
     victims.retain(|member| !idle.contains(&member.pod.name));
     sort_outgoing(pass, &mut victims);
@@ -306,7 +306,7 @@ fn scale_in(pass: &Pass<'_>, draft: &mut Draft) {
     });
     for member in candidates.into_iter().take(excess) {
         if member.never_served() {
-            draft.delete(member, false);
+            draft.delete_unserved(member);
         } else if !pass.fleet.has_outdated() {
             cordon(pass, member, DrainReason::ScaleIn, draft);
         }

@@ -76,6 +76,7 @@ impl Api {
         change(&mut object.view);
         self.version += 1;
         object.version = self.version;
+        object.view.version = Some(self.version.to_string());
         self.journal.push(Change {
             at: now,
             name: name.to_owned(),
@@ -103,6 +104,15 @@ impl Api {
     /// Whether the pod `name` is the one that `uid` names.
     pub(crate) fn is(&self, name: &str, uid: &str) -> bool {
         self.pods.get(name).is_some_and(|object| object.view.uid == uid)
+    }
+
+    /// Whether the pod `name` has not changed since `version`, if one is given.
+    pub(crate) fn is_at(&self, name: &str, version: Option<&str>) -> bool {
+        let found = self
+            .pods
+            .get(name)
+            .and_then(|object| object.view.version.as_deref());
+        version.is_none() || version == found
     }
 
     /// Removes the record of a pod.
@@ -176,6 +186,7 @@ pub(crate) fn created(pod: &Pod, uid: String, now: Millis) -> Option<PodView> {
     Some(PodView {
         name: pod.metadata.name.clone()?,
         uid,
+        version: None,
         slot: labels.get(labels::SLOT)?.parse().ok()?,
         revision: labels.get(labels::REVISION)?.clone(),
         phase: PodPhase::parse(labels.get(labels::PHASE)?)?,

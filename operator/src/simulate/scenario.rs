@@ -127,8 +127,8 @@ impl World {
         let mut world = Self::new(cluster, quiet);
         let up = world.run_until(WARM_UP, Self::is_settled);
         world.arrive(clients);
-        let placed = up && world.run_until(WARM_UP, Self::is_settled);
-        if !placed {
+        let at_rest = up && world.run_until(WARM_UP, Self::is_settled);
+        if !at_rest {
             let status = world.cluster.status.as_ref();
             let waiting = status
                 .and_then(|status| status.rollout.as_ref()?.waiting_for.clone())

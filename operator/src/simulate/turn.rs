@@ -8,7 +8,8 @@ use super::gateway::Gateway;
 use super::time::{Millis, SECOND, seconds, stamp, whole};
 use super::world::{Event, World, millis};
 use crate::observe::model::{DryRun, OwnedKind, RevisionView};
-use crate::plan::{Action, plan};
+
+use crate::plan::{Action, budget, plan};
 use rand::Rng;
 
 /// What a call takes.
@@ -174,8 +175,10 @@ impl World {
                 }
             }
             Action::RenumberRevision { name, number } => {
-                let found = self.api.revisions.iter_mut().find(|it| it.name == name);
-                found.into_iter().for_each(|revision| revision.number = number);
+                let mut revisions = self.api.revisions.iter_mut();
+                if let Some(revision) = revisions.find(|it| it.name == name) {
+                    revision.number = number;
+                }
             }
             Action::DeleteRevision { name } => self.api.revisions.retain(|it| it.name != name),
             Action::DryRunPod { hash, .. } => {
@@ -207,10 +210,11 @@ impl World {
             Action::DeletePod {
                 name,
                 uid,
+                version,
                 grace_period,
                 ..
             } => {
-                if self.api.is(&name, &uid) {
+                if self.api.is(&name, &uid) && self.api.is_at(&name, version.as_deref()) {
                     self.check_delete(index, &name);
                     self.delete(&name, grace_period == Some(0));
                     written = Some(name);
@@ -257,6 +261,8 @@ impl World {
                 leader.put_lease(&name, before);
             }
             _ => {
+                let asked = leader.put_lease(&name, before);
+                leader.put_lease(&name, budget::unanswered(before, asked));
                 leader.heard(&uid, None, now);
             }
         }

@@ -118,6 +118,7 @@ impl World {
             view: PodView {
                 name,
                 uid: format!("uid-{}", self.serial),
+                version: None,
                 slot: labels[labels::SLOT].parse().unwrap(),
                 revision: labels[labels::REVISION].clone(),
                 phase: PodPhase::parse(&labels[labels::PHASE]).unwrap(),

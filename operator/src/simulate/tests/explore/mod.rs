@@ -68,7 +68,8 @@ fn beginning(spec: &Value, change: impl FnOnce(&mut World), faults: [u8; 3]) -> 
         let mut gateway = world.gateways[object.gateway].clone();
         gateway.sockets = vec![0];
         gateway.handshakes = 0.0;
-        let view = object.view.clone();
+        let mut view = object.view.clone();
+        view.version = None;
         state.pods.insert(name.clone(), Pod { view, gateway });
     }
     state.lead();

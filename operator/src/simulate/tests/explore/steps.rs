@@ -111,6 +111,7 @@ impl State {
                 let pod = self.pod(index)?;
                 pod.gateway.start();
                 pod.view.ready_since = Some(whole(NOW));
+                pod.view.version = Some("ready".to_owned());
                 pod.view.ip = Some("10.0.0.1".to_owned());
             }
             Step::Depart(index) => {
@@ -178,7 +179,8 @@ impl State {
                 // another pod of the same name has another UID
                 self.born = (self.born + 1) % 4;
                 let uid = format!("{name}.{}", self.born);
-                let view = api::created(&pod, uid.clone(), NOW).ok_or("not a gateway's pod")?;
+                let mut view = api::created(&pod, uid.clone(), NOW).ok_or("not a gateway's pod")?;
+                view.version = Some("new".to_owned());
                 if !self.pods.contains_key(&name) {
                     let gateway = Gateway::new(name.clone(), uid, view.revision.clone());
                     self.pods.insert(name.clone(), Pod { view, gateway });
@@ -202,10 +204,13 @@ impl State {
             Action::DeletePod {
                 name,
                 uid,
+                version,
                 grace_period,
                 ..
             } => {
-                if self.pods.get(&name).is_some_and(|pod| pod.view.uid == uid) {
+                let is_it =
+                    |pod: &Pod| pod.view.uid == uid && (version.is_none() || version == pod.view.version);
+                if self.pods.get(&name).is_some_and(is_it) {
                     self.delete(&name, grace_period == Some(0))?;
                     self.wrote(leader, &name);
                 }

@@ -19,7 +19,8 @@ const RENEW_SECONDS: u32 = 5;
 /// Closes per second, in thousandths, that the fleet may suffer: the share of its sockets within floor and ceiling. What a
 /// gateway held that is not heard from any more does not count: its clients may be elsewhere already, and counted there.
 pub(crate) fn budget_millis(drain: &DrainSpec, fleet: &Fleet<'_>) -> u64 {
-    let heard_from = |member: &Member<'_>| member.state != State::Gone && member.pod.unreachable_since.is_none();
+    let heard_from =
+        |member: &Member<'_>| member.state != State::Gone && member.pod.unreachable_since.is_none();
     let sockets: u64 = fleet.filter(heard_from).map(Member::known_connections).sum();
     let share = sockets.saturating_mul(u64::from(drain.max_disconnect_permille));
     let floor = u64::from(drain.min_disconnects_per_second) * 1000;

@@ -11,7 +11,7 @@ use crate::simulate::report::{grouped, span, table};
 use crate::simulate::scenario::{Scenario, run};
 use crate::simulate::settings::Settings;
 use crate::simulate::time::SECOND;
-use crate::simulate::world::TICK;
+use crate::simulate::world::{TICK, World};
 
 fn order(mode: DrainMode, epoch: u64, rate: f64) -> DrainRequest {
     DrainRequest {
@@ -191,7 +191,7 @@ fn a_pod_that_is_lost_cuts_its_clients_and_they_come_back() {
     let mut world = at_rest(&json!({"replicas": 3}), 3000);
     world.crash_gateway(0);
     assert!(world.connected() < 3000);
-    assert!(world.run_until(120 * SECOND, |world| world.is_settled()));
+    assert!(world.run_until(120 * SECOND, World::is_settled));
     assert_eq!(world.connected(), 3000);
     assert_eq!(world.record.drained(DrainReason::Rollout), 0);
     assert_kept(&world);

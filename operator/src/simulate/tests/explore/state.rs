@@ -191,12 +191,16 @@ fn age(view: &mut PodView, span: Millis) {
         &mut view.ready_since,
         &mut view.unreachable_since,
     ] {
-        at.iter_mut().for_each(|at| older(at, span));
+        for at in at.iter_mut() {
+            older(at, span);
+        }
     }
     if let Some(drain) = &mut view.drain {
         older(&mut drain.cordoned_at, span);
         for at in [&mut drain.deadline, &mut drain.drained_at] {
-            at.iter_mut().for_each(|at| older(at, span));
+            for at in at.iter_mut() {
+                older(at, span);
+            }
         }
     }
     if let Some((at, _)) = &mut view.gateway {

@@ -3,6 +3,8 @@
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts};
 
+use super::table::Seen;
+
 /// Metrics of one broker; they are counted whether or not they are registered anywhere.
 #[derive(Debug)]
 pub struct Stats {
@@ -125,5 +127,19 @@ impl Stats {
         all.push(Box::new(self.resubscribe_seconds.clone()));
         all.push(Box::new(self.subscriptions.clone()));
         all
+    }
+
+    /// What was heard of subscribed streams.
+    pub(super) fn count(&self, seen: &Seen) {
+        self.missed.inc_by(seen.missed);
+        self.duplicates.inc_by(seen.duplicates);
+        self.epoch_changes.inc_by(seen.epoch_changes);
+        self.undecodable.inc_by(seen.undecodable);
+        if seen.missed > 0 {
+            tracing::warn!(
+                missed = seen.missed,
+                "messages of subscribed streams did not come; they are read"
+            );
+        }
     }
 }

@@ -338,17 +338,7 @@ impl<'a> Session<'a> {
     }
 
     fn count(&self, seen: &Seen) {
-        let stats = &self.core.stats;
-        stats.missed.inc_by(seen.missed);
-        stats.duplicates.inc_by(seen.duplicates);
-        stats.epoch_changes.inc_by(seen.epoch_changes);
-        stats.undecodable.inc_by(seen.undecodable);
-        if seen.missed > 0 {
-            tracing::warn!(
-                missed = seen.missed,
-                "messages of subscribed streams did not come; they are read"
-            );
-        }
+        self.core.stats.count(seen);
     }
 }
 

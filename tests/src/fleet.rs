@@ -121,19 +121,24 @@ impl Fleet {
         Ok(found.await?)
     }
 
+    /// The note of an event about the resource, if there is one.
+    pub async fn event(&self, name: &str, reason: &str) -> Result<String> {
+        let api = self.namespace.api::<k8s_openapi::api::events::v1::Event>();
+        let events = api.list(&ListParams::default()).await?.items;
+        let about = |event: &&k8s_openapi::api::events::v1::Event| {
+            event.reason.as_deref() == Some(reason)
+                && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name)
+        };
+        let event = events.iter().find(about).context("no such event")?;
+        Ok(event.note.clone().unwrap_or_default())
+    }
+
     /// Waits for an event about the resource, and returns its note.
     pub async fn until_event(&self, name: &str, reason: &str) -> Result<String> {
-        let api = self.namespace.api::<k8s_openapi::api::events::v1::Event>();
         let what = format!("event {reason} about {name}");
-        let found = self.namespace.until(&what, SOON, async || {
-            let events = api.list(&ListParams::default()).await?.items;
-            let about = |event: &&k8s_openapi::api::events::v1::Event| {
-                event.reason.as_deref() == Some(reason)
-                    && event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name)
-            };
-            let event = events.iter().find(about).context("no such event")?;
-            anyhow::Ok(event.note.clone().unwrap_or_default())
-        });
+        let found = self
+            .namespace
+            .until(&what, SOON, async || self.event(name, reason).await);
         Ok(found.await?)
     }
 

@@ -67,9 +67,15 @@ async fn a_resource_that_does_not_parse_is_reported_and_left_alone_while_others_
         &kube::api::ApiResource::erase::<WebSocketCluster>(&()),
     );
     let absurd = json!({"status": {"cordonedReplicas": 5_000_000_000_u64}});
-    api.patch_status("broken", &PatchParams::default(), &Patch::Merge(&absurd))
-        .await?;
-    let note = fleet.until_event("broken", "Malformed").await?;
+    // a status that the operator was about to write replaces it, unread: hence until it was seen
+    let seen = fleet
+        .namespace
+        .until("event Malformed about broken", SOON, async || {
+            api.patch_status("broken", &PatchParams::default(), &Patch::Merge(&absurd))
+                .await?;
+            fleet.event("broken", "Malformed").await
+        });
+    let note = seen.await?;
     ensure!(note.contains("cannot be read"), "{note}");
     let (reason, _) = fleet
         .until_condition("broken", ConditionType::Ready, "False")

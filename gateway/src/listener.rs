@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
@@ -36,6 +37,9 @@ use crate::tls::{self, AcceptError};
 
 /// Connections that may wait to be accepted: a reconnect storm must not meet refused connections.
 const BACKLOG: u32 = 4_096;
+/// What the system may keep of a connection beyond what is on its way (`TCP_NOTSENT_LOWAT`, tcp(7)): the rest waits in the
+/// connection's own queue, which has a limit. Else it would be up to 4 MiB (`net.ipv4.tcp_wmem`) for each that does not read.
+const UNSENT_BYTES: u32 = 128 << 10;
 /// Handshakes at a time when `handshakeConcurrency` is off: descriptors end earlier.
 const CONCURRENCY_CEILING: usize = 1 << 20;
 /// Connections whose request is not complete, for each handshake that may be done at a time.
@@ -43,7 +47,7 @@ const WAITING_PER_HANDSHAKE: usize = 8;
 /// First and longest wait after an error of `accept`.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Binds a listening socket with a long backlog.
+/// Binds a listening socket with a long backlog. What is set on it holds for every connection that is accepted.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -52,6 +56,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     };
     // a restart must not wait for sockets in TIME_WAIT
     socket.set_reuseaddr(true)?;
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

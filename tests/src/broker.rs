@@ -29,6 +29,7 @@ pub const HEALTHY: Health = Health {
 pub const SHORT: Timing = Timing {
     silence: Duration::from_millis(300),
     answer: Duration::from_secs(3),
+    watch: Duration::from_millis(300),
     compare: Duration::from_secs(30),
     connect: Duration::from_secs(2),
     lease: Duration::from_secs(15),

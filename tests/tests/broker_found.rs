@@ -100,3 +100,13 @@ async fn a_master_that_hangs_is_found() -> Result<()> {
     watched.servers[0].thaw()?;
     ends_well(chat).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_replaced_by_order_is_found_before_it_knows_itself() -> Result<()> {
+    let watched = Watched::start(3).await?;
+    let chat = Chat::at_rate(RATE, &watched.url(), &[]).await?;
+    watched.in_step().await?;
+    watched.fail_over().await?;
+    println!("{}", found(&chat, "the Sentinels are told to fail over").await?);
+    ends_well(chat).await
+}

@@ -9,6 +9,8 @@ pub struct Timing {
     pub silence: Duration,
     /// A command or probe that is not answered within this time condemns its link.
     pub answer: Duration,
+    /// Where Sentinels know the master: how often one is asked whether it still is.
+    pub watch: Duration,
     /// A stream of which nothing was heard for so long is compared with what is kept: its last message may be lost.
     pub compare: Duration,
     /// Time for connecting, greeting and authentication together.
@@ -26,6 +28,7 @@ impl Default for Timing {
         Self {
             silence: Duration::from_secs(5),
             answer: Duration::from_secs(3),
+            watch: Duration::from_secs(2),
             compare: Duration::from_secs(30),
             connect: Duration::from_secs(3),
             lease: Duration::from_secs(15),

@@ -1,6 +1,6 @@
 //! Everything that happens to a connection by the passing of time, for all of them in one task: pings, missing pongs,
-//! closes that are not answered, tokens that expire. So no connection has a timer. What is due is spread over half a sweep:
-//! a thousand connections that end at once would hold up all others.
+//! closes that are not answered, tokens that expire. So no connection has a timer. What is due is spread over the time until
+//! the next sweep: a thousand connections that end at once would hold up all others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,11 +20,11 @@ pub const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// What is due is done in so many portions at most ...
-const PORTIONS: usize = 50;
+const PORTIONS: usize = 225;
 /// ... with so much time between them ...
-const PORTION_INTERVAL: Duration = Duration::from_millis(10);
+const PORTION_INTERVAL: Duration = Duration::from_millis(4);
 /// ... of so many connections at least.
-const SMALLEST_PORTION: usize = 8;
+const SMALLEST_PORTION: usize = 4;
 /// A connection without a message for so long is idle.
 pub const IDLE_AFTER: Duration = Duration::from_mins(1);
 

@@ -126,7 +126,7 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig, sta
     let mut heard = Instant::now();
     let replicas = config.replicas_deadline();
     let most = if replicas.is_some() { 1 } else { BATCHES_IN_FLIGHT };
-    let mut demoted = pin!(role::demoted(link.connection.clone(), timing.silence));
+    let mut given_up = pin!(role::given_up(config, &link.server, link.connection.clone()));
     loop {
         while in_flight.batches.len() < most {
             let batch = commands.take_batch();
@@ -141,7 +141,7 @@ async fn serve(commands: &Commands, link: CommandLink, config: &RedisConfig, sta
         }
         tokio::select! {
             () = link.gone.notified() => return "closed by Redis or the network",
-            reason = &mut demoted => return reason,
+            reason = &mut given_up => return reason,
             () = commands.wake.notified() => {}
             Some(answers) = in_flight.batches.next() => {
                 let Ok(answers) = answers else { return "no answer in time, or closed" };

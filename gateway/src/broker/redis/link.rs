@@ -79,14 +79,14 @@ impl CommandLink {
 pub(super) async fn connect_subscriber<F>(
     config: &RedisConfig,
     on_push: F,
-) -> Result<MultiplexedConnection, ConnectError>
+) -> Result<(Server, MultiplexedConnection), ConnectError>
 where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
     let work = async {
-        let (_, mut connection) = open(config, on_push).await?;
+        let (server, mut connection) = open(config, on_push).await?;
         name(&mut connection, "subscription").await?;
-        Ok(connection)
+        Ok((server, connection))
     };
     within(config.attempt(), work).await
 }

@@ -11,7 +11,8 @@
 //! after a reconnect each is compared with its stream, so that missed offsets are known, and counted ([`Stats`]). When
 //! Redis itself was restarted, publishes go on failing until the other gateways have had the time to come back, too:
 //! an acknowledged message would otherwise pass them by. A failover is the same: the master is another process. Each link
-//! asks its server every few seconds whether it still is the master ([`role`]), and is given up when it is not.
+//! asks its server every few seconds whether it still is the master ([`role`]), and a Sentinel ([`sentinel`]), and is given
+//! up when it is not.
 
 mod answer;
 mod attend;

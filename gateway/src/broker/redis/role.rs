@@ -1,14 +1,15 @@
 //! What a server is: a master takes writes, a replica hears of them later.
 //!
 //! A master that was demoted goes on taking subscriptions, and its clients hear what its own master publishes, as long as
-//! that reaches it. So a link asks again and again.
+//! that reaches it. So a link asks again and again, and where there are Sentinels it asks one of them as well.
 
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError, Value};
 
-use super::link;
+use super::config::{RedisConfig, Server};
+use super::{link, sentinel};
 
 /// What a server says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +39,20 @@ fn role(answer: &Value) -> Role {
     }
 }
 
-/// Asks every now and then; ready, with the reason, when the link is to be given up. Cancel-safe to poll in `select!`
-/// again and again; dropped, it asks no more.
-pub(super) async fn demoted(mut connection: MultiplexedConnection, every: Duration) -> &'static str {
+/// Asks every now and then; ready, with the reason, when the link to this server is to be given up. Cancel-safe to poll in
+/// `select!` again and again; dropped, it asks no more.
+pub(super) async fn given_up(
+    config: &RedisConfig,
+    server: &Server,
+    connection: MultiplexedConnection,
+) -> &'static str {
+    tokio::select! {
+        reason = demoted(connection, config.timing.silence) => reason,
+        reason = sentinel::moved(config, server) => reason,
+    }
+}
+
+async fn demoted(mut connection: MultiplexedConnection, every: Duration) -> &'static str {
     loop {
         tokio::time::sleep(every).await;
         match ask(&mut connection).await {

@@ -67,10 +67,10 @@ impl Subscriber {
             }
             let intake = Arc::new(Intake::default());
             match link::connect_subscriber(&self.config, intake.sender()).await {
-                Ok(connection) => {
+                Ok((server, connection)) => {
                     self.stats.subscription_links.inc();
                     let session = Session::new(self, connection, intake);
-                    let reason = session.serve(&mut backoff).await;
+                    let reason = session.serve(&server, &mut backoff).await;
                     tracing::warn!(redis = self.config.address(), reason, "subscription link is lost");
                 }
                 Err(error) => {

@@ -76,8 +76,9 @@ deps: ## install what the tests need (as root), or say what to install
 
 ##@ Benchmarks (results: docs/benchmarks.md)
 .PHONY: bench bench-memory bench-fleet bench-storm
-bench: ## this gateway beside others in one run, some 25 minutes (BENCH_QUICK=yes: small; RECORD=yes writes the result down)
+bench: ## this gateway beside others in one run, and then bench-fleet, some 30 minutes (BENCH_QUICK=yes: small; RECORD=yes writes the result down)
 	@tests/bench/bench.sh
+	@$(MAKE) --no-print-directory bench-fleet
 bench-memory: ## memory of 18,000 idle sockets; fails above 2 KiB a socket (RECORD=yes writes the result down)
 	@tests/bench/memory.sh
 bench-fleet: ## what a back end publishes to three gateways over Redis, beside Socket.IO; 100,000 rooms subscribed again (RECORD=yes writes it down)

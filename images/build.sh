@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images that the cluster runs, without Docker and without a registry, and gives them to the cluster that is up.
 #   usage: build.sh [pause] [coredns] [redis] [prometheus] [gateway] [operator] [load]     (default: all)
+#          build.sh programs      compiles what is in gateway, operator and load, and makes no image
 # An image is wsfleet.test/NAME:TAG, kept as CLUSTER_DIR/images/NAME-TAG.tar (an OCI archive) beside a hash of what it is
 # made of; what did not change is not built again.
 # Optimising across crates takes minutes of each build: CARGO_PROFILE_RELEASE_LTO=off saves them while trying things out.
@@ -117,6 +118,10 @@ build_with_docker() {
 mkdir -p "$OUT"
 exec 7>"$OUT/lock"
 flock 7
+if [ "$*" = programs ]; then
+    [ "$CLUSTER" = kind ] || build_programs
+    exit
+fi
 if [ "$CLUSTER" = kind ]; then
     build_with_docker "$@"
     exit

@@ -119,6 +119,70 @@ pub struct GatewayState {
     pub drain_id: Option<String>,
     /// Whether the broker cannot be relied on at the moment.
     pub broker_degraded: bool,
+    /// Counters by which a revision is judged beside another; zero from a gateway that is older than they are.
+    #[serde(default)]
+    pub health: GatewayHealth,
+}
+
+/// Upper bounds, in milliseconds, of the classes that the times from ping to pong are counted in; what is beyond the last
+/// has a class of its own.
+pub const PING_BOUNDS_MS: [f64; 12] = [
+    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 10_000.0,
+];
+
+/// What became of handshakes and sockets since the process began. Counters only: what happened between two answers is
+/// their difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewayHealth {
+    /// Upgrades that clients asked for; those refused because of a drain are not counted.
+    pub handshakes: u64,
+    /// Those of them that the gateway failed: full, too busy, no keys to verify tokens with, no broker.
+    pub handshakes_failed: u64,
+    /// Those of them that it refused for what the client did: no valid token, wrong origin, too many from one address.
+    pub handshakes_refused: u64,
+    /// Sockets that ended after they were served, those closed by a drain excepted.
+    pub closes: u64,
+    /// Those of them that were cut, fell silent, broke the protocol, read too slowly, or met a fault of the gateway.
+    pub abnormal_closes: u64,
+    /// Pongs by the time that they took; the classes are those of [`PING_BOUNDS_MS`].
+    pub ping_buckets: [u64; PING_BOUNDS_MS.len() + 1],
+}
+
+impl GatewayHealth {
+    /// Pongs counted.
+    pub fn pings(&self) -> u64 {
+        self.ping_buckets.iter().sum()
+    }
+
+    /// What was counted after `earlier`. A process that began anew has counted all that it shows.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let began_anew = self.handshakes < earlier.handshakes || self.pings() < earlier.pings();
+        let earlier = if began_anew { &Self::default() } else { earlier };
+        self.with(earlier, u64::saturating_sub)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    fn with(&self, other: &Self, op: fn(u64, u64) -> u64) -> Self {
+        let mut ping_buckets = self.ping_buckets;
+        for (mine, theirs) in ping_buckets.iter_mut().zip(other.ping_buckets) {
+            *mine = op(*mine, theirs);
+        }
+        Self {
+            handshakes: op(self.handshakes, other.handshakes),
+            handshakes_failed: op(self.handshakes_failed, other.handshakes_failed),
+            handshakes_refused: op(self.handshakes_refused, other.handshakes_refused),
+            closes: op(self.closes, other.closes),
+            abnormal_closes: op(self.abnormal_closes, other.abnormal_closes),
+            ping_buckets,
+        }
+    }
 }
 
 /// Body of every answer that is not a success (RFC 9457, `application/problem+json`).

@@ -25,13 +25,15 @@ pub enum ConditionType {
     ScalingActive,
     /// The built-in autoscaler wants another size than it may choose.
     ScalingLimited,
+    /// The wanted revision has not failed.
+    RolloutHealthy,
     /// `spec.paused` is set.
     Paused,
 }
 
 impl ConditionType {
     /// All types, in the order in which the status has them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ready,
         Self::Available,
         Self::Progressing,
@@ -42,6 +44,7 @@ impl ConditionType {
         Self::MetricsAvailable,
         Self::ScalingActive,
         Self::ScalingLimited,
+        Self::RolloutHealthy,
         Self::Paused,
     ];
 
@@ -58,6 +61,7 @@ impl ConditionType {
             Self::MetricsAvailable => "MetricsAvailable",
             Self::ScalingActive => "ScalingActive",
             Self::ScalingLimited => "ScalingLimited",
+            Self::RolloutHealthy => "RolloutHealthy",
             Self::Paused => "Paused",
         }
     }
@@ -83,7 +87,7 @@ pub mod reason {
     pub const REPLACING_PODS: &str = "ReplacingPods";
     /// Progressing: pods are being added or taken away.
     pub const SCALING: &str = "Scaling";
-    /// Progressing: a new pod did not become available within `rollout.progressDeadlineSeconds`.
+    /// Progressing, RolloutHealthy: a new pod did not become available within `rollout.progressDeadlineSeconds`.
     pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
     /// Progressing, TemplateValid: the API server refuses pods made from the template.
     pub const TEMPLATE_REJECTED: &str = "TemplateRejected";
@@ -109,6 +113,16 @@ pub mod reason {
     pub const WITHIN_LIMITS: &str = "WithinLimits";
     /// ScalingLimited: `minReplicas`, `maxReplicas` or a rate stands in the way.
     pub const LIMITED: &str = "Limited";
+    /// Progressing, Ready: the wanted revision failed and the fleet was given back to the one before.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// RolloutHealthy, Progressing: an analysis found the wanted revision worse than the one before.
+    pub const ANALYSIS_FAILED: &str = "AnalysisFailed";
+    /// RolloutHealthy: an analysis has had no answer for too long; the rollout waits.
+    pub const ANALYSIS_INCONCLUSIVE: &str = "AnalysisInconclusive";
+    /// RolloutHealthy, Progressing: the wanted revision failed for a reason that the message has.
+    pub const FAILED: &str = "Failed";
+    /// Progressing: `rollout.partition` or strategy OnDelete holds pods on the revision before.
+    pub const HELD_BACK: &str = "HeldBack";
     /// Paused, Progressing: `spec.paused` is true.
     pub const PAUSED_BY_SPEC: &str = "PausedBySpec";
     /// Paused: `spec.paused` is false.

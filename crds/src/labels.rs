@@ -41,6 +41,14 @@ pub const DRAIN_DEADLINE: &str = "wsfleet.dev/drain-deadline";
 pub const DRAIN_INITIAL: &str = "wsfleet.dev/drain-initial";
 /// Annotation of pods: RFC 3339 time at which no socket was left.
 pub const DRAINED_AT: &str = "wsfleet.dev/drained-at";
+/// Annotation of ControllerRevisions: RFC 3339 time at which the rollout to the revision began.
+pub const ROLLOUT_STARTED_AT: &str = "wsfleet.dev/rollout-started-at";
+/// Annotation of ControllerRevisions: RFC 3339 time from which on the whole canary was available.
+pub const BAKING_SINCE: &str = "wsfleet.dev/baking-since";
+/// Annotation of ControllerRevisions: RFC 3339 time at which the canary had passed; the waves follow.
+pub const CANARY_PASSED_AT: &str = "wsfleet.dev/canary-passed-at";
+/// Annotation of ControllerRevisions: why the revision failed, `Reason: text`. Removing it tries the revision again.
+pub const ROLLOUT_FAILED: &str = "wsfleet.dev/rollout-failed";
 /// Annotation of owned objects: hash of what was last applied; an equal hash saves the write.
 pub const APPLIED_HASH: &str = "wsfleet.dev/applied-hash";
 /// Annotation of the resource: ring of the autoscaler's last recommendations, so that a new leader keeps the window.

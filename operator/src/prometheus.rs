@@ -95,6 +95,29 @@ impl PrometheusClient {
         query: &str,
         stale: Duration,
     ) -> Result<Answer, QueryError> {
+        let (status, body) = self.ask(endpoint, namespace, query, stale).await?;
+        interpret(status, &body)
+    }
+
+    /// Asks for a query that yields one number, a scalar or a vector of one series, as [`PrometheusClient::query`] does.
+    pub async fn value(
+        &self,
+        endpoint: &str,
+        namespace: &str,
+        query: &str,
+        stale: Duration,
+    ) -> Result<f64, QueryError> {
+        let (status, body) = self.ask(endpoint, namespace, query, stale).await?;
+        one_number(status, &body)
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &str,
+        namespace: &str,
+        query: &str,
+        stale: Duration,
+    ) -> Result<(StatusCode, Bytes), QueryError> {
         let uri = query_uri(endpoint, namespace, query, stale)?;
         let exchange = async {
             let response = match (uri.scheme_str(), &self.tls) {
@@ -111,10 +134,9 @@ impl PrometheusClient {
                 .to_bytes();
             Ok::<_, QueryError>((status, body))
         };
-        let (status, body) = timeout(QUERY_TIMEOUT, exchange)
+        timeout(QUERY_TIMEOUT, exchange)
             .await
-            .map_err(|_| QueryError::Timeout)??;
-        interpret(status, &body)
+            .map_err(|_| QueryError::Timeout)?
     }
 }
 
@@ -191,15 +213,41 @@ struct Series {
     value: (f64, String),
 }
 
-fn interpret(status: StatusCode, body: &[u8]) -> Result<Answer, QueryError> {
+fn one_number(status: StatusCode, body: &[u8]) -> Result<f64, QueryError> {
+    let data = data_of(status, body)?;
+    let malformed = |error: serde_json::Error| QueryError::Malformed(error.to_string());
+    let text = if data.result_type == "scalar" {
+        serde_json::from_value::<(f64, String)>(data.result)
+            .map_err(malformed)?
+            .1
+    } else {
+        let mut series: Vec<Series> = serde_json::from_value(data.result).map_err(malformed)?;
+        match (series.pop(), series.len()) {
+            (Some(one), 0) => one.value.1,
+            (None, _) => return Err(QueryError::Malformed("the query yields no series".to_owned())),
+            (_, more) => {
+                let text = format!("the query yields {} series, not one", more + 1);
+                return Err(QueryError::Malformed(text));
+            }
+        }
+    };
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| QueryError::Malformed(format!("the query yields {text}")))
+}
+
+fn data_of(status: StatusCode, body: &[u8]) -> Result<Data, QueryError> {
     let envelope: Option<Envelope> = serde_json::from_slice(body).ok();
     if status != StatusCode::OK {
         let message = envelope.and_then(|envelope| envelope.error).unwrap_or_default();
         return Err(QueryError::Refused { status, message });
     }
-    let data = envelope
+    envelope
         .and_then(|envelope| envelope.data)
-        .ok_or_else(|| QueryError::Malformed("not an answer of Prometheus' HTTP API".into()))?;
+        .ok_or_else(|| QueryError::Malformed("not an answer of Prometheus' HTTP API".into()))
+}
+
+fn interpret(status: StatusCode, body: &[u8]) -> Result<Answer, QueryError> {
+    let data = data_of(status, body)?;
     if data.result_type != "vector" {
         return Err(QueryError::Malformed(format!(
             "the query yields a {}, not one series per pod",
@@ -301,6 +349,28 @@ mod tests {
             interpret(StatusCode::OK, empty).unwrap().is_empty(),
             "empty is unknown, not an error and not 0"
         );
+    }
+
+    #[test]
+    fn an_analysis_takes_one_number_and_nothing_else() {
+        let of = |kind: &str, result: &str| {
+            let body =
+                format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#);
+            one_number(StatusCode::OK, body.as_bytes()).map_err(|error| error.to_string())
+        };
+        assert_eq!(of("scalar", r#"[1,"0.25"]"#), Ok(0.25));
+        assert_eq!(of("vector", r#"[{"metric":{},"value":[1,"3"]}]"#), Ok(3.0));
+        for (result, words) in [
+            ("[]", "no series"),
+            (r#"[{"metric":{},"value":[1,"NaN"]}]"#, "yields NaN"),
+            (
+                r#"[{"metric":{},"value":[1,"1"]},{"metric":{},"value":[1,"2"]}]"#,
+                "2 series",
+            ),
+        ] {
+            let error = of("vector", result).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

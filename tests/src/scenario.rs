@@ -140,7 +140,7 @@ impl Fleet {
             "auth": {"jwt": {"secretRef": {"name": "chat-jwt", "key": "secret"}}},
             "limits": {"connectionsPerIp": 0, "handshakesPerSecondPerIp": 0},
             "service": {"type": "NodePort"},
-            "rollout": {"minReadySeconds": 1},
+            "rollout": {"minReadySeconds": 1, "canary": {"bakeSeconds": 2}},
             "drain": {
                 "timeoutSeconds": 90, "settleSeconds": 2, "reconnect": {"windowSeconds": 4},
                 "passiveSeconds": {"rollout": 0, "scaleDown": 2},

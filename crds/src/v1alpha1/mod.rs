@@ -8,6 +8,7 @@
 // KubeSchema copies each struct, `pub` included, into a function body
 #![allow(unreachable_pub)]
 
+mod analysis;
 mod auth;
 mod autoscaling;
 mod broker;
@@ -32,6 +33,7 @@ mod topology;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+pub use analysis::{AnalysisSpec, BuiltinAnalysis};
 pub use auth::{AnonymousAuth, AuthSpec, InsecureTokenAuth, JwtAuth, RoomsClaim};
 pub use autoscaling::{
     AutoscalingMode, AutoscalingSpec, MetricsSource, MetricsSpec, PrometheusSpec, ScaleDownSpec, ScaleUpSpec,
@@ -45,7 +47,7 @@ pub use history::{DirectHistory, DirectHistoryPolicy, HistoryPolicy, HistoryRule
 pub use int_or_percent::{IntOrPercent, ParseIntOrPercentError};
 pub use limits::LimitsSpec;
 pub use reference::SecretKeyRef;
-pub use rollout::RolloutSpec;
+pub use rollout::{CanarySpec, OnFailure, RolloutSpec, RolloutStrategy};
 pub use service::{ExternalTrafficPolicy, ServiceSpec, ServiceType};
 pub use status::{
     AutoscalingStatus, ConnectionsStatus, DrainStatus, MAX_DRAINING_PODS, RolloutPhase, RolloutStatus,

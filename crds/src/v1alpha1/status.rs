@@ -61,7 +61,7 @@ pub struct WebSocketClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingStatus>,
     /// Ready, Available, Progressing, Draining, TemplateValid, ReferencesResolved, HeadroomSufficient,
-    /// MetricsAvailable, ScalingActive, ScalingLimited, Paused.
+    /// MetricsAvailable, ScalingActive, ScalingLimited, RolloutHealthy, Paused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -104,8 +104,17 @@ pub struct DrainStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RolloutStatus {
-    /// Idle, Validating, Progressing, Blocked or Paused.
+    /// Idle, Validating, Canary, Baking, Progressing, Finalising, RollingBack, Paused or Blocked.
     pub phase: RolloutPhase,
+    /// When the rollout to the wanted revision began, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// Why it does not go on by itself, when it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_reason: Option<String>,
+    /// Hash of the wanted revision, when it has failed; it is not tried again until the template changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_revision: Option<String>,
     /// What it waits for, when it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
@@ -120,7 +129,15 @@ pub enum RolloutPhase {
     #[allow(missing_docs, reason = "as above")]
     Validating,
     #[allow(missing_docs, reason = "as above")]
+    Canary,
+    #[allow(missing_docs, reason = "as above")]
+    Baking,
+    #[allow(missing_docs, reason = "as above")]
     Progressing,
+    #[allow(missing_docs, reason = "as above")]
+    Finalising,
+    #[allow(missing_docs, reason = "as above")]
+    RollingBack,
     #[allow(missing_docs, reason = "as above")]
     Blocked,
     #[allow(missing_docs, reason = "as above")]

@@ -29,6 +29,7 @@ fn a_field_that_is_left_out_has_the_default_of_its_type() {
         LimitsSpec,
         ServiceSpec,
         RolloutSpec,
+        CanarySpec,
         DrainSpec
     );
     same!(

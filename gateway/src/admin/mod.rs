@@ -59,6 +59,7 @@ pub fn state_of(gateway: &Gateway) -> GatewayState {
         epoch,
         drain_id,
         broker_degraded: gateway.broker.health().degraded,
+        health: gateway.env.metrics.health(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Handles are resolved once: nothing on a message's way looks a label up. Labels have a bounded set of values; all
 //! series together are far below 500.
 
+mod health;
 mod resume;
 mod routing;
 mod slow;
@@ -14,6 +15,8 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+use wsfleet_crds::admin::PING_BOUNDS_MS;
 
 use crate::protocol::{CloseCode, CloseReason, Initiator, MessageKind};
 
@@ -200,11 +203,7 @@ impl Metrics {
         let size = HistogramOpts::new("ws_message_size_bytes", "Sizes of messages.");
         let size = size.buckets(vec![64.0, 256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0]);
         let size = b.add(HistogramVec::new(size, &["direction"]))?;
-        let latency = || {
-            vec![
-                1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 10_000.0,
-            ]
-        };
+        let latency = || PING_BOUNDS_MS.to_vec();
         Ok(Self {
             active: b.gauge("ws_active_connections", "Open sockets.")?,
             connections: b.counter("ws_connections_total", "Sockets opened.")?,

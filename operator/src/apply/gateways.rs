@@ -59,6 +59,7 @@ impl Pass<'_> {
                 self.applier
                     .metrics
                     .disconnected(reason, change.forced, change.natural);
+                observer.memory.closed(&self.id.uid, reason, change.forced);
             }
         }
         self.answered(name, &request, &answer, before);

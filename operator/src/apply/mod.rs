@@ -125,7 +125,10 @@ impl Applier {
         let mut again = false;
         for action in actions {
             let term = self.leadership.term().ok_or(ApplyError::Deposed)?;
-            again |= matches!(action, Action::DryRunPod { .. } | Action::CreateAdminToken(_));
+            again |= matches!(
+                action,
+                Action::DryRunPod { .. } | Action::CreateAdminToken(_) | Action::MarkRevision { .. }
+            );
             pass.carry_out(action, term).await?;
         }
         Ok(again)
@@ -144,6 +147,10 @@ impl Pass<'_> {
                 self.create_revision(*revision).await
             }
             Action::RenumberRevision { name, number } => self.renumber_revision(&name, number).await,
+            Action::MarkRevision { name, annotations } => {
+                info!(cluster, revision = name, ?annotations, "mark revision");
+                self.mark_revision(&name, &annotations).await
+            }
             Action::DeleteRevision { name } => self.delete_revision(&name).await,
             Action::DryRunPod { hash, pod } => self.dry_run(hash, &pod).await,
             Action::CreatePod(pod) => {

@@ -1,5 +1,6 @@
 //! The objects around the pods: Service, budgets, the token's Secret, revisions, and the resource's own annotation.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use base64::Engine;
@@ -156,6 +157,21 @@ impl Pass<'_> {
         let (params, patch) = (patch_params(), Patch::Merge(&patch));
         let revision = self
             .call("renumber ControllerRevision", api.patch(name, &params, &patch))
+            .await?;
+        self.applier.observer.written_revisions.changed(revision);
+        Ok(())
+    }
+
+    pub(super) async fn mark_revision(
+        &self,
+        name: &str,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), ApplyError> {
+        let patch = json!({"metadata": {"annotations": annotations}});
+        let api = self.revisions();
+        let (params, patch) = (patch_params(), Patch::Merge(&patch));
+        let revision = self
+            .call("mark ControllerRevision", api.patch(name, &params, &patch))
             .await?;
         self.applier.observer.written_revisions.changed(revision);
         Ok(())

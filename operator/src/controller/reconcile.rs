@@ -165,6 +165,11 @@ fn show(context: &Context, id: &Identity, observed: &Observed, status: &WebSocke
         .iter()
         .filter(|pod| pod.ip.is_some() && !pod.finished)
         .count();
+    let disconnects_per_client = context.observer().memory.update(&id.uid, |remembered| {
+        remembered
+            .cost
+            .per_client(status.update_revision.as_deref(), connections.total)
+    });
     context.applier.metrics.show_cluster(
         &id.namespace,
         &id.name,
@@ -176,6 +181,7 @@ fn show(context: &Context, id: &Identity, observed: &Observed, status: &WebSocke
             connections: connections.total as i64,
             utilization: f64::from(connections.utilization_percent) / 100.0,
             stale_pods: running as i64 - i64::from(connections.fresh_pods),
+            disconnects_per_client,
         },
     );
 }

@@ -28,6 +28,7 @@ pub struct Metrics {
     forced: IntCounterVec,
     natural: IntCounterVec,
     deleted_with_connections: IntCounterVec,
+    disconnects_per_client: GaugeVec,
     reconcile_seconds: Histogram,
     reconcile_errors: IntCounterVec,
     api_requests: IntCounterVec,
@@ -51,6 +52,8 @@ pub struct ClusterGauges {
     pub utilization: f64,
     /// Running pods without a fresh sample.
     pub stale_pods: i64,
+    /// Sockets that the rollout's drains closed, per client.
+    pub disconnects_per_client: f64,
 }
 
 /// The values of the label `state` of `wsc_replicas`.
@@ -103,6 +106,13 @@ impl Metrics {
                 "Pods deleted by the operator while they held sockets, after their deadline or unreachable",
                 RESOURCE,
             )?,
+            disconnects_per_client: GaugeVec::new(
+                Opts::new(
+                    "wsc_disconnects_per_client_rollout",
+                    "Sockets closed by the drains of the rollout under way, or of the last one, per client of the fleet",
+                ),
+                RESOURCE,
+            )?,
             reconcile_seconds: Histogram::with_opts(
                 HistogramOpts::new("wsc_reconcile_seconds", "Duration of a reconcile")
                     .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0]),
@@ -125,7 +135,7 @@ impl Metrics {
     }
 
     fn register(&self) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn prometheus::core::Collector>; 12] = [
+        let all: [Box<dyn prometheus::core::Collector>; 13] = [
             Box::new(self.replicas.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.utilization.clone()),
@@ -134,6 +144,7 @@ impl Metrics {
             Box::new(self.forced.clone()),
             Box::new(self.natural.clone()),
             Box::new(self.deleted_with_connections.clone()),
+            Box::new(self.disconnects_per_client.clone()),
             Box::new(self.reconcile_seconds.clone()),
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.api_requests.clone()),
@@ -171,6 +182,9 @@ impl Metrics {
         self.stale_pods
             .with_label_values(&[namespace, name])
             .set(gauges.stale_pods);
+        self.disconnects_per_client
+            .with_label_values(&[namespace, name])
+            .set(gauges.disconnects_per_client);
         // a counter that must stay 0 has to be there before it counts
         self.deleted_with_connections
             .with_label_values(&[namespace, name]);
@@ -184,6 +198,9 @@ impl Metrics {
         let _ = self.connections.remove_label_values(&[namespace, name]);
         let _ = self.utilization.remove_label_values(&[namespace, name]);
         let _ = self.stale_pods.remove_label_values(&[namespace, name]);
+        let _ = self
+            .disconnects_per_client
+            .remove_label_values(&[namespace, name]);
         let _ = self
             .deleted_with_connections
             .remove_label_values(&[namespace, name]);

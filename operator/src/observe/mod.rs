@@ -25,6 +25,7 @@ use wsfleet_crds::v1alpha1::{AutoscalingMode, MetricsSource, SecretKeyRef, WebSo
 
 use crate::leader::Term;
 use crate::plan::resources::secret::admin_token_ref;
+use crate::plan::revision::markers;
 use memory::Memory;
 use model::{MetricsView, MissingReference, Observed, OwnedKind, PodView, RevisionView};
 use samples::Samples;
@@ -132,6 +133,7 @@ impl Observer {
             dry_run: remembered.dry_run,
             metrics: self.metrics(&id, cluster, &pods),
             leases: remembered.leases,
+            analyses: self.samples.analyses(&id.uid),
             leader_since: term.since,
             epoch: term.epoch,
             pods,
@@ -301,6 +303,7 @@ fn revision_view(revision: &ControllerRevision) -> Option<RevisionView> {
         number: revision.revision,
         // one that does not parse was not made by this operator; the planner makes a new one
         data: serde_json::from_value(data).ok()?,
+        rollout: markers(&revision.metadata),
     })
 }
 

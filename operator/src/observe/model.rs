@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use wsfleet_crds::admin::GatewayState;
+use wsfleet_crds::admin::{GatewayHealth, GatewayState};
 use wsfleet_crds::labels::{DrainReason, PodPhase};
 
+use crate::plan::RolloutMarkers;
 use crate::plan::revision::RevisionData;
 
 /// Everything read about one cluster.
@@ -30,6 +31,8 @@ pub struct Observed {
     pub metrics: MetricsView,
     /// Leases that this process granted and that may still be in force, by pod name.
     pub leases: BTreeMap<String, Lease>,
+    /// What Prometheus said of the analyses of the rollout, by their names.
+    pub analyses: super::samples::Analyses,
     /// When this process became leader: leases of the leader before it may be in force for a while longer.
     pub leader_since: Timestamp,
     /// Lease transitions when this process became leader: the fencing epoch of every call.
@@ -94,6 +97,8 @@ pub struct PodView {
     pub finished: bool,
     /// Restarts of the gateway container.
     pub restarts: u32,
+    /// When it was last restarted.
+    pub restarted_at: Option<Timestamp>,
     /// Why the gateway container is not running (image cannot be pulled, crash loop), when the kubelet says so.
     pub waiting: Option<String>,
     /// The node it runs on, once scheduled.
@@ -104,6 +109,8 @@ pub struct PodView {
     pub drain: Option<DrainMarkers>,
     /// What the gateway itself said last, and when.
     pub gateway: Option<(Timestamp, GatewayState)>,
+    /// What it had counted at some times of the rollout, the oldest first.
+    pub health: Vec<(Timestamp, GatewayHealth)>,
     /// Since when calls to the gateway fail without a success in between.
     pub unreachable_since: Option<Timestamp>,
 }
@@ -147,6 +154,8 @@ pub struct RevisionView {
     pub number: i64,
     /// What the revision froze.
     pub data: RevisionData,
+    /// How far the rollout to it is.
+    pub rollout: RolloutMarkers,
 }
 
 /// Socket counts by pod, from the source in force.

@@ -44,11 +44,13 @@ pub fn view(pod: &Pod, node: Option<NodeView>, sample: Option<Sample>) -> Option
         ready_since: condition_since(pod, "Ready"),
         finished: matches!(phase, Some("Failed" | "Succeeded")),
         restarts: gateway.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or(0)),
+        restarted_at: gateway.and_then(restarted_at),
         waiting: waiting(pod, gateway),
         node,
         ip: status.and_then(|status| status.pod_ip.clone()),
         drain: drain_markers(pod),
         gateway: sample.state,
+        health: sample.health,
         unreachable_since: sample.unreachable_since,
         name,
     })
@@ -108,6 +110,12 @@ fn drains(node: &Node, drain_taints: &[String]) -> bool {
             .iter()
             .flatten()
             .any(|taint| drain_taints.contains(&taint.key))
+}
+
+/// When the process before the present one ended.
+fn restarted_at(status: &ContainerStatus) -> Option<Timestamp> {
+    let ended = status.last_state.as_ref()?.terminated.as_ref()?;
+    ended.finished_at.as_ref().map(|time| time.0)
 }
 
 fn gateway_status(pod: &Pod) -> Option<&ContainerStatus> {

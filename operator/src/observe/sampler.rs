@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -18,6 +18,7 @@ use tracing::debug;
 use wsfleet_crds::labels::{self, DrainReason};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
+use super::samples::HEALTH_KEPT;
 use super::stores::{Root, Triggers};
 use super::{Identity, Observer, asks_prometheus, pods};
 use crate::gateway::{Endpoint, GatewayClient, GatewayError};
@@ -111,11 +112,12 @@ impl Sampler {
 
     /// One round: true numbers in, and a look at the resource if anything is different.
     async fn round(&self, id: &Identity, cluster: &WebSocketCluster, scope: Round) {
-        let (told, asked) = tokio::join!(
+        let (told, asked, measured) = tokio::join!(
             self.ask_gateways(id, cluster, scope),
-            self.ask_prometheus(id, cluster, scope)
+            self.ask_prometheus(id, cluster, scope),
+            self.measure(id, cluster, scope)
         );
-        if told || asked {
+        if told || asked || measured {
             self.triggers
                 .one(ObjectRef::new(&id.name).within(&id.namespace))
                 .await;
@@ -172,6 +174,10 @@ impl Sampler {
         let change = self.observer.samples.record(uid, Timestamp::now(), answer);
         match answer {
             Ok(state) => {
+                let every = measured_every(cluster);
+                self.observer
+                    .samples
+                    .record_health(uid, Timestamp::now(), state.health, every);
                 self.leadership.outbid(state.epoch);
                 if let Some(reason) = pod
                     .annotations()
@@ -179,6 +185,7 @@ impl Sampler {
                     .and_then(|text| DrainReason::parse(text))
                 {
                     self.metrics.disconnected(reason, change.forced, change.natural);
+                    self.observer.memory.closed(&id.uid, reason, change.forced);
                 }
             }
             Err(GatewayError::Unauthorized) => {
@@ -212,6 +219,55 @@ impl Sampler {
         self.observer.samples.record_query(&id.uid, answer)
     }
 
+    /// Asks Prometheus for the analyses of a rollout that are due.
+    async fn measure(&self, id: &Identity, cluster: &WebSocketCluster, scope: Round) -> bool {
+        let samples = &self.observer.samples;
+        if !rolls(cluster) {
+            samples.forget_analyses(&id.uid);
+            return false;
+        }
+        if scope != Round::All {
+            return false;
+        }
+        let known = samples.analyses(&id.uid);
+        let status = cluster.status.as_ref();
+        let revision = |hash: Option<&String>| hash.cloned().unwrap_or_default();
+        let new = revision(status.and_then(|status| status.update_revision.as_ref()));
+        let old = revision(status.and_then(|status| status.current_revision.as_ref()));
+        let mut asked = false;
+        for analysis in &cluster.spec.rollout.analysis {
+            let (Some(query), Some(endpoint)) = (&analysis.query, &analysis.endpoint) else {
+                continue;
+            };
+            let every = Duration::from_secs(analysis.interval_seconds.into());
+            let last = known
+                .get(&analysis.name)
+                .and_then(|all| all.last())
+                .map(|(at, _)| *at);
+            let now = Timestamp::now();
+            if last.is_some_and(|last| now.duration_since(last).unsigned_abs() < every) {
+                continue;
+            }
+            let query = query_for(Some(query), &id.namespace, &id.name)
+                .replace("$revision", &new)
+                .replace("$stable", &old);
+            let answer = self
+                .prometheus
+                .value(endpoint, &id.namespace, &query, every * 2)
+                .await;
+            let answer = answer.map_err(|error| error.to_string());
+            debug!(
+                cluster = id.name,
+                analysis = analysis.name,
+                ?answer,
+                "analysis measured"
+            );
+            samples.record_analysis(&id.uid, &analysis.name, now, answer);
+            asked = true;
+        }
+        asked
+    }
+
     /// Drops what is kept about pods, nodes and resources that are gone.
     fn forget(&self, roots: &[Arc<Root>], due: &mut HashMap<String, Due>) {
         let known: HashSet<String> = roots.iter().filter_map(|root| root.uid()).collect();
@@ -235,6 +291,30 @@ impl Sampler {
         self.observer.written_revisions.expire();
         self.observer.nodes.retain_gone(&nodes);
     }
+}
+
+/// Whether a new revision is being judged.
+fn rolls(cluster: &WebSocketCluster) -> bool {
+    let rollout = cluster.status.as_ref().and_then(|status| status.rollout.as_ref());
+    rollout.is_some_and(|rollout| rollout.started_at.is_some() && rollout.failed_revision.is_none())
+}
+
+/// How far apart gateways' counters are kept; `None` unless a new revision is judged by them.
+pub(crate) fn measured_every(cluster: &WebSocketCluster) -> Option<SignedDuration> {
+    rolls(cluster).then(|| spacing(cluster)).flatten()
+}
+
+/// How far apart counters are kept: as often as the most frequent analysis looks at them, and as seldom as the one that
+/// looks back the longest needs it.
+fn spacing(cluster: &WebSocketCluster) -> Option<SignedDuration> {
+    let analyses = &cluster.spec.rollout.analysis;
+    let shortest = analyses.iter().map(|it| it.interval_seconds).min()?;
+    let back = analyses
+        .iter()
+        .map(|it| it.interval_seconds * (it.failure_limit + 1))
+        .max()?;
+    let seconds = shortest.max(back / (HEALTH_KEPT as u32 - 2));
+    Some(SignedDuration::from_secs(seconds.into()))
 }
 
 /// Which gateways a round asks.

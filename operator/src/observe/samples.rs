@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use wsfleet_crds::admin::GatewayState;
+use wsfleet_crds::admin::{GatewayHealth, GatewayState};
 
 use super::model::MetricsView;
 use crate::gateway::GatewayError;
 use crate::prometheus::{Answer, QueryError};
+
+/// Times of which a gateway's counters are kept: more than the measurements in a row that an analysis can ask for.
+pub(super) const HEALTH_KEPT: usize = 14;
 
 /// One gateway's last words.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,7 +20,12 @@ pub struct Sample {
     pub state: Option<(Timestamp, GatewayState)>,
     /// Since when it does not answer.
     pub unreachable_since: Option<Timestamp>,
+    /// What it had counted at some times before, the oldest first; empty unless a rollout is under way.
+    pub health: Vec<(Timestamp, GatewayHealth)>,
 }
+
+/// What Prometheus said of an analysis and when, the oldest first, by the analysis' name.
+pub type Analyses = BTreeMap<String, Vec<(Timestamp, Result<f64, String>)>>;
 
 /// What a new answer changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +43,7 @@ pub struct Change {
 pub struct Samples {
     gateways: Mutex<HashMap<String, Sample>>,
     queried: Mutex<HashMap<String, MetricsView>>,
+    analyses: Mutex<HashMap<String, Analyses>>,
 }
 
 impl Samples {
@@ -51,10 +60,8 @@ impl Samples {
         match answer {
             Ok(state) => {
                 let change = compare(sample, state);
-                *sample = Sample {
-                    state: Some((now, state.clone())),
-                    unreachable_since: None,
-                };
+                sample.state = Some((now, state.clone()));
+                sample.unreachable_since = None;
                 change
             }
             Err(error) if error.is_unreachable() => {
@@ -66,6 +73,22 @@ impl Samples {
                 }
             }
             Err(_) => Change::default(),
+        }
+    }
+
+    /// Keeps what a gateway has counted, at times so far apart; without, what was kept is forgotten.
+    pub fn record_health(
+        &self,
+        uid: &str,
+        now: Timestamp,
+        health: GatewayHealth,
+        every: Option<SignedDuration>,
+    ) {
+        let mut gateways = self.gateways.lock();
+        let kept = &mut gateways.entry(uid.to_owned()).or_default().health;
+        match every {
+            None => *kept = Vec::new(),
+            Some(every) => keep_health(kept, now, health, every),
         }
     }
 
@@ -88,6 +111,27 @@ impl Samples {
         changed
     }
 
+    /// Keeps what Prometheus said of an analysis of a resource.
+    pub fn record_analysis(&self, uid: &str, name: &str, now: Timestamp, answer: Result<f64, String>) {
+        let mut analyses = self.analyses.lock();
+        let answers = analyses.entry(uid.to_owned()).or_default();
+        let answers = answers.entry(name.to_owned()).or_default();
+        if answers.len() >= HEALTH_KEPT {
+            drop(answers.remove(0));
+        }
+        answers.push((now, answer));
+    }
+
+    /// What Prometheus said of the analyses of a resource.
+    pub fn analyses(&self, uid: &str) -> Analyses {
+        self.analyses.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Forgets what Prometheus said of the analyses of a resource: the next rollout is another matter.
+    pub fn forget_analyses(&self, uid: &str) {
+        self.analyses.lock().remove(uid);
+    }
+
     /// The last answers of Prometheus for a resource, of the pods that still exist.
     pub fn queried(&self, uid: &str, pods: &HashSet<&str>) -> MetricsView {
         let mut queried = self.queried.lock();
@@ -102,6 +146,7 @@ impl Samples {
     pub fn retain(&self, pods: &HashSet<String>, roots: &HashSet<String>) {
         self.gateways.lock().retain(|uid, _| pods.contains(uid));
         self.queried.lock().retain(|uid, _| roots.contains(uid));
+        self.analyses.lock().retain(|uid, _| roots.contains(uid));
     }
 }
 
@@ -119,6 +164,24 @@ pub fn told<'a>(pods: impl Iterator<Item = &'a super::model::PodView>) -> Metric
     }
 }
 
+/// The first counters stay, as what the later ones are compared with; of the others the latest ones.
+pub(crate) fn keep_health(
+    kept: &mut Vec<(Timestamp, GatewayHealth)>,
+    now: Timestamp,
+    health: GatewayHealth,
+    every: SignedDuration,
+) {
+    let due = kept
+        .last()
+        .is_none_or(|(last, _)| now.duration_since(*last) >= every);
+    if due {
+        if kept.len() >= HEALTH_KEPT {
+            kept.remove(1);
+        }
+        kept.push((now, health));
+    }
+}
+
 fn compare(before: &Sample, now: &GatewayState) -> Change {
     let Some((_, old)) = &before.state else {
         return Change {
@@ -130,6 +193,7 @@ fn compare(before: &Sample, now: &GatewayState) -> Change {
     let still = GatewayState {
         idle: old.idle,
         handshakes_per_second: old.handshakes_per_second,
+        health: old.health,
         ..now.clone()
     };
     let same_drain = old.drain_id.is_some() && old.drain_id == now.drain_id;
@@ -171,6 +235,7 @@ mod tests {
             epoch: 1,
             drain_id: drain.map(|(id, _)| id.to_owned()),
             broker_degraded: false,
+            health: GatewayHealth::default(),
         }
     }
 
@@ -211,6 +276,29 @@ mod tests {
         };
         assert!(!samples.record("u", at(2), &Ok(busier)).relevant);
         assert!(samples.record("u", at(3), &Ok(state(8, None))).relevant);
+    }
+
+    #[test]
+    fn the_first_counters_and_the_latest_ones_are_kept_and_all_forgotten_after_the_rollout() {
+        let samples = Samples::default();
+        let every = SignedDuration::from_secs(10);
+        for second in 0..1000 {
+            let health = GatewayHealth {
+                handshakes: second as u64,
+                ..GatewayHealth::default()
+            };
+            samples.record_health("u", at(second), health, Some(every));
+        }
+        let kept: Vec<_> = samples
+            .get("u")
+            .unwrap()
+            .health
+            .iter()
+            .map(|(_, it)| it.handshakes)
+            .collect();
+        assert_eq!((kept.len(), kept[0], kept[1], kept[13]), (14, 0, 870, 990));
+        samples.record_health("u", at(2000), GatewayHealth::default(), None);
+        assert!(samples.get("u").unwrap().health.is_empty());
     }
 
     #[test]

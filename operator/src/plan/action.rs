@@ -40,6 +40,13 @@ pub enum Action {
         /// New number.
         number: i64,
     },
+    /// Merge-patch annotations of a revision: the markers of the rollout to it. `None` removes a key.
+    MarkRevision {
+        /// Object name.
+        name: String,
+        /// Annotations to set or remove.
+        annotations: BTreeMap<String, Option<String>>,
+    },
     /// Delete a revision that no pod uses and that is past the history limit.
     DeleteRevision {
         /// Object name.

@@ -9,7 +9,7 @@ use super::autoscale::{self, Load};
 use super::draft::{Draft, Pass};
 use super::fleet::{Member, State};
 use super::gate::Gate;
-use super::progress::Progress;
+use super::progress::{Progress, held_back};
 
 /// Value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(crate) fn conditions(pass: &Pass<'_>, draft: &Draft, progress: &Progress) ->
                 ConditionType::MetricsAvailable => metrics(pass, &load),
                 ConditionType::ScalingActive => scaling_active(pass, &load),
                 ConditionType::ScalingLimited => scaling_limited(pass),
+                ConditionType::RolloutHealthy => healthy(progress, draft),
                 ConditionType::Paused => paused(pass.cluster.spec.paused),
             };
             condition(
@@ -90,12 +91,17 @@ fn condition(
 
 fn ready(pass: &Pass<'_>, progress: &Progress) -> Finding {
     let good = pass.fleet.count(|member| member.is_good() && member.available);
+    let wanted = pass.fleet.count(|member| {
+        member.is_good() && member.available && member.pod.revision == pass.course.wanted.hash
+    });
     let message = format!(
-        "{good} of {} gateways are available in the wanted revision",
+        "{good} of {} gateways are available, {wanted} in the wanted revision",
         pass.size.desired
     );
-    if progress.complete {
+    if progress.complete() {
         (Value::True, reason::AS_WANTED, message)
+    } else if progress.settled && pass.course.back {
+        (Value::False, reason::ROLLED_BACK, message)
     } else if is_available(pass) {
         (Value::False, reason::CHANGING, message)
     } else {
@@ -132,7 +138,9 @@ fn progressing(pass: &Pass<'_>, progress: &Progress) -> Finding {
     }
     let size = format!("{} gateways wanted", pass.size.desired);
     match (pass.gate, &progress.stuck) {
-        _ if progress.complete && pass.fleet.count(Member::is_leaving) == 0 => {
+        _ if progress.failed.is_some() => failed(pass, progress),
+        _ if progress.held > 0 => (Value::True, reason::HELD_BACK, held_back(pass, progress.held)),
+        _ if progress.settled && pass.fleet.count(Member::is_leaving) == 0 => {
             (Value::True, reason::COMPLETE, size)
         }
         (Gate::SecretMissing(text), _) => (Value::False, reason::SECRET_NOT_FOUND, text.clone()),
@@ -142,13 +150,51 @@ fn progressing(pass: &Pass<'_>, progress: &Progress) -> Finding {
             reason::PROGRESS_DEADLINE_EXCEEDED,
             format!("{text}; pods of the revision before stay as they are"),
         ),
-        _ if pass.fleet.has_outdated() => (
+        _ if pass.fleet.moving => (
             Value::True,
             reason::REPLACING_PODS,
             progress.rollout.waiting_for.clone().unwrap_or(size),
         ),
         _ => (Value::True, reason::SCALING, size),
     }
+}
+
+/// What became of a revision that failed.
+fn failed(pass: &Pass<'_>, progress: &Progress) -> Finding {
+    let (why, text) = progress.failed.clone().unwrap_or_default();
+    if pass.course.back {
+        let to = &pass.target.hash;
+        let text =
+            format!("{why}: {text}; the fleet goes back to revision {to}; change the template to go on");
+        (Value::False, reason::ROLLED_BACK, text)
+    } else {
+        (
+            Value::False,
+            known(&why),
+            format!("{text}; pods of the revision before stay as they are; change the template to go on"),
+        )
+    }
+}
+
+/// Whether the wanted revision has failed.
+fn healthy(progress: &Progress, draft: &Draft) -> Finding {
+    match (&progress.failed, &draft.unclear) {
+        (Some((why, text)), _) => (Value::False, known(why), text.clone()),
+        (None, Some(text)) => (Value::Unknown, reason::ANALYSIS_INCONCLUSIVE, text.clone()),
+        (None, None) => (
+            Value::True,
+            reason::AS_WANTED,
+            "the wanted revision has not failed".to_owned(),
+        ),
+    }
+}
+
+/// The reason that a marker names; a marker may have been written by hand.
+fn known(text: &str) -> &'static str {
+    [reason::PROGRESS_DEADLINE_EXCEEDED, reason::ANALYSIS_FAILED]
+        .into_iter()
+        .find(|reason| *reason == text)
+        .unwrap_or(reason::FAILED)
 }
 
 fn draining(pass: &Pass<'_>) -> Finding {

@@ -11,6 +11,7 @@ use super::action::{Action, EventDraft};
 use super::fleet::{Fleet, Member};
 use super::gate::Gate;
 use super::revision::Target;
+use super::rollout::{Course, Split, Stage, surge};
 use super::scale::Size;
 use super::time::until;
 use crate::observe::model::{Observed, PodView};
@@ -23,6 +24,9 @@ pub(crate) const LEASE_SECONDS: u32 = 30;
 pub(crate) struct Pass<'a> {
     pub(crate) cluster: &'a WebSocketCluster,
     pub(crate) observed: &'a Observed,
+    pub(crate) course: &'a Course,
+    pub(crate) stage: Stage,
+    pub(crate) split: Split,
     pub(crate) target: &'a Target,
     pub(crate) fleet: &'a Fleet<'a>,
     pub(crate) size: &'a Size,
@@ -33,7 +37,7 @@ pub(crate) struct Pass<'a> {
 impl Pass<'_> {
     /// Pods that may exist beyond the wanted ones while pods are replaced.
     pub(crate) fn surge(&self) -> u32 {
-        self.cluster.spec.rollout.max_surge.round_up(self.size.desired)
+        surge(&self.cluster.spec.rollout, self.size.desired)
     }
 
     /// Pods that may be missing while pods are replaced.
@@ -84,6 +88,8 @@ pub(crate) struct Draft {
     wakeup: Option<Duration>,
     /// Pods whose state this pass changes: no later step may decide on their old one.
     pub(crate) changed: BTreeSet<String>,
+    /// Why the analyses of a rollout say nothing, for longer than they may.
+    pub(crate) unclear: Option<String>,
     /// A pod that waits because the others are too full to take its sockets.
     pub(crate) too_full: Option<String>,
 }

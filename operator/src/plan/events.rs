@@ -1,7 +1,7 @@
 //! Events of the whole fleet: found by comparing the status with the one before, so that each transition is told once.
 
 use wsfleet_crds::condition::ConditionType;
-use wsfleet_crds::v1alpha1::WebSocketClusterStatus;
+use wsfleet_crds::v1alpha1::{RolloutPhase, WebSocketClusterStatus};
 
 use super::draft::Draft;
 
@@ -62,6 +62,9 @@ pub(crate) fn transitions(
         (ConditionType::Paused, "True", false, "RolloutPaused", "Pause"),
         (ConditionType::Paused, "False", false, "RolloutResumed", "Resume"),
     ] {
+        if kind == ConditionType::Progressing && failed_revision(now).is_some() {
+            continue; // told by `failed`
+        }
         let (old, new) = (value(before, kind), value(now, kind));
         let recovered =
             bad == "False" || old.is_some_and(|(old, _)| old == "False" || kind == ConditionType::Paused);
@@ -93,6 +96,7 @@ fn rollout(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft:
             format!("from revision {old} to {new}"),
         );
     }
+    failed(before, now, draft);
     if let Some(new) = &now.current_revision
         && before.current_revision.as_ref() != Some(new)
     {
@@ -103,6 +107,24 @@ fn rollout(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft:
             format!("the whole fleet runs revision {new}"),
         );
     }
+}
+
+fn failed_revision(status: &WebSocketClusterStatus) -> Option<&str> {
+    status.rollout.as_ref()?.failed_revision.as_deref()
+}
+
+fn failed(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &mut Draft) {
+    let Some(revision) = failed_revision(now).filter(|new| failed_revision(before) != Some(new)) else {
+        return;
+    };
+    let phase = now.rollout.as_ref().map(|rollout| rollout.phase);
+    let why = value(now, ConditionType::RolloutHealthy).map_or("", |(_, message)| message);
+    let (reason, action) = if phase == Some(RolloutPhase::Paused) {
+        ("RolloutPaused", "Pause")
+    } else {
+        ("RolloutRolledBack", "Rollback")
+    };
+    draft.event(true, reason, action, format!("revision {revision} failed: {why}"));
 }
 
 fn size(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &mut Draft) {

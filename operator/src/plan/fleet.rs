@@ -32,7 +32,7 @@ pub(crate) enum State {
 pub(crate) struct Member<'a> {
     pub(crate) pod: &'a PodView,
     pub(crate) state: State,
-    /// Why it cannot stay, whether or not it has been told yet.
+    /// Why it cannot stay, whether or not it has been told yet. An old pod that the rollout keeps has no reason.
     pub(crate) must_go: Option<DrainReason>,
     /// Ready for `minReadySeconds`, and not on its way out for good.
     pub(crate) available: bool,
@@ -78,6 +78,8 @@ pub(crate) struct Fleet<'a> {
     pub(crate) members: Vec<Member<'a>>,
     /// When the next pod will have been Ready for long enough, or a node will be taken for lost.
     pub(crate) next_change: Option<Timestamp>,
+    /// A rollout is under way.
+    pub(crate) moving: bool,
 }
 
 impl<'a> Fleet<'a> {
@@ -116,7 +118,11 @@ impl<'a> Fleet<'a> {
             })
             .collect();
         members.sort_by(|a, b| a.pod.name.cmp(&b.pod.name));
-        Self { members, next_change }
+        Self {
+            members,
+            next_change,
+            moving: false,
+        }
     }
 
     /// Members for which `predicate` holds.
@@ -139,7 +145,7 @@ impl<'a> Fleet<'a> {
             .sum()
     }
 
-    /// Pods of another revision than the wanted one that are still alive.
+    /// Pods that are still alive and must go for another revision.
     pub(crate) fn has_outdated(&self) -> bool {
         self.count(|member| member.is_live() && member.must_go == Some(DrainReason::Rollout)) > 0
     }

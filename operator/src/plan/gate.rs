@@ -7,7 +7,7 @@ use super::draft::{Draft, Pass};
 use super::resources::pod::pod;
 use super::revision::Target;
 use super::time::after;
-use crate::observe::model::Observed;
+use crate::observe::model::{MissingReference, Observed};
 
 /// Seconds after which a refused template is tried again: what refused it may be a quota or a policy.
 const RETRY_SECONDS: u32 = 60;
@@ -26,14 +26,19 @@ pub(crate) enum Gate {
 }
 
 impl Gate {
-    /// What holds for `target`. `running` tells whether pods of it exist: then the API server took them.
-    pub(crate) fn new(target: &Target, observed: &Observed, running: bool) -> Self {
+    /// What holds for `target`, of whose Secrets some are `missing`. `running` tells whether pods of it exist: then the
+    /// API server took them.
+    pub(crate) fn new(
+        target: &Target,
+        observed: &Observed,
+        missing: &[MissingReference],
+        running: bool,
+    ) -> Self {
         if let Err(error) = &target.data {
             return Self::Rejected(error.to_string());
         }
-        if !observed.missing_references.is_empty() {
-            let missing: Vec<_> = observed
-                .missing_references
+        if !missing.is_empty() {
+            let missing: Vec<_> = missing
                 .iter()
                 .map(|missing| {
                     format!(

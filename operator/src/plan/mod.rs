@@ -5,7 +5,7 @@
 //! written in one pass, and what it announces is done in a later one that has seen it. Every wait is a `next_wakeup`.
 //!
 //! ```text
-//! fleet (states) -> scale, autoscale (how many) -> gate (may pods be made)
+//! rollout (which revisions) -> fleet (states) -> scale, autoscale (how many) -> gate (may pods be made)
 //!    -> owned, replace (who comes, who is cordoned), drain (markers, deletes), budget (leases)
 //!    -> progress, status, conditions, events
 //! ```
@@ -25,6 +25,7 @@ mod progress;
 mod replace;
 pub mod resources;
 pub mod revision;
+mod rollout;
 mod scale;
 mod status;
 #[cfg(test)]
@@ -38,11 +39,14 @@ use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 pub use action::{Action, EventDraft, Plan};
 pub use revision::{Defaults, RevisionData};
+pub use rollout::RolloutMarkers;
+pub(crate) use rollout::surge;
 
 use crate::observe::model::Observed;
 use draft::{Draft, Pass};
 use fleet::Fleet;
 use gate::Gate;
+use rollout::Course;
 
 /// Wait when nothing is under way: a look for what a watch may have missed.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -59,15 +63,33 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
             next_wakeup: RESYNC,
         };
     }
-    let target = revision::target(cluster, &observed.revisions, defaults);
-    let fleet = Fleet::new(&cluster.spec, &target.hash, observed, now);
-    let size = scale::size(cluster, observed, &fleet, now);
+    let wanted = revision::target(cluster, &observed.revisions, defaults);
+    let course = Course::new(cluster, observed, wanted);
+    let target = course.target();
+    let mut fleet = Fleet::new(&cluster.spec, &target.hash, observed, now);
     let running = fleet.count(|member| member.pod.revision == target.hash) > 0;
-    let gate = Gate::new(&target, observed, running);
+    // the specification names the Secrets of the revision that it asks for
+    let missing = if course.back {
+        &[][..]
+    } else {
+        &observed.missing_references
+    };
+    let gate = Gate::new(target, observed, missing, running);
+    let stage = course.stage(cluster, &fleet, &gate);
+    let rollout = &cluster.spec.rollout;
+    // how many pods may stay is a question of the size, and the size of whether pods are on the move
+    let last = cluster.status.as_ref().map(|status| status.desired_replicas);
+    let last = last.unwrap_or(cluster.spec.replicas);
+    rollout::hold(&mut fleet, &course, stage, rollout, last);
+    let size = scale::size(cluster, observed, &fleet, now);
+    let split = rollout::hold(&mut fleet, &course, stage, rollout, size.desired);
     let pass = Pass {
         cluster,
         observed,
-        target: &target,
+        course: &course,
+        stage,
+        split,
+        target,
         fleet: &fleet,
         size: &size,
         gate: &gate,
@@ -78,6 +100,7 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
     if !cluster.spec.paused {
         gate::validate(&pass, &mut draft);
         owned::keep(&pass, &mut draft);
+        rollout::advance(&pass, &mut draft);
         replace::replace(&pass, &mut draft);
         drain::drain(&pass, &mut draft);
         budget::grant(&pass, &mut draft);

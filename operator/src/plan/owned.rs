@@ -44,7 +44,7 @@ pub(crate) fn keep(pass: &Pass<'_>, draft: &mut Draft) {
         draft.actions.extend(keep_history(
             pass.cluster,
             &pass.observed.revisions,
-            pass.target,
+            pass.course,
             &in_use,
         ));
     }

@@ -1,83 +1,140 @@
 //! Where the fleet is on its way to the specification.
 
 use wsfleet_crds::labels::DrainReason;
-use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStatus};
+use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStatus, RolloutStrategy};
 
 use super::draft::{Draft, Pass};
-use super::fleet::{Fleet, State};
+use super::fleet::{Fleet, Member, State};
 use super::gate::Gate;
-use super::time::after;
+use super::revision::beyond_history;
+use super::rollout::{Stage, deadline, late};
+use super::time::text;
 
 /// Where the fleet is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// As many pods as wanted are available and stay, and no other revision lives.
-    pub(crate) complete: bool,
+    /// As many pods as wanted are available and stay, and no pod is left that must go for another revision.
+    pub(crate) settled: bool,
+    /// Settled, and no other revision lives.
+    pub(crate) uniform: bool,
+    /// Settled, and so many pods of other revisions may stay.
+    pub(crate) held: u32,
     /// A pod that did not become available in time, and what the kubelet says of it.
     pub(crate) stuck: Option<String>,
+    /// Why the wanted revision failed: reason and text.
+    pub(crate) failed: Option<(String, String)>,
     /// Phase of the rollout.
     pub(crate) rollout: RolloutStatus,
 }
 
+impl Progress {
+    /// Everything is as specified.
+    pub(crate) fn complete(&self) -> bool {
+        self.settled && self.failed.is_none()
+    }
+}
+
 /// Finds out where the fleet is, and when a pod will have taken too long.
 pub(crate) fn progress(pass: &Pass<'_>, draft: &mut Draft) -> Progress {
-    let good = pass.fleet.count(|member| member.is_good() && member.available);
-    let complete = good >= pass.size.desired && !pass.fleet.has_outdated();
-    let stuck = stuck(pass, draft);
-    let rollout = RolloutStatus {
-        phase: phase(pass, complete, stuck.is_some()),
-        waiting_for: None,
+    let is_new = |member: &Member<'_>| member.pod.revision == pass.target.hash;
+    let ready = |member: &Member<'_>| member.is_good() && member.available;
+    let new = pass.fleet.count(|member| ready(member) && is_new(member));
+    let old = pass.fleet.count(|member| ready(member) && !is_new(member));
+    let settled = !pass.fleet.moving && new >= pass.split.new && new + old >= pass.size.desired;
+    let others = pass.fleet.count(|member| member.is_live() && !is_new(member));
+    let held = pass.fleet.count(|member| member.is_good() && !is_new(member));
+    let failed = pass.course.markers.failed.as_deref().map(|text| {
+        let (reason, text) = text.split_once(": ").unwrap_or(("Failed", text));
+        (reason.to_owned(), text.to_owned())
+    });
+    let mut progress = Progress {
+        settled,
+        uniform: settled && others == 0,
+        held: if settled { held } else { 0 },
+        stuck: stuck(pass, draft),
+        failed,
+        rollout: RolloutStatus::default(),
     };
-    let waiting_for = waiting_for(pass, draft, rollout.phase, stuck.as_deref());
-    Progress {
-        complete,
-        stuck,
-        rollout: RolloutStatus {
-            waiting_for,
-            ..rollout
-        },
+    progress.rollout = rollout(pass, draft, &progress);
+    progress
+}
+
+fn rollout(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> RolloutStatus {
+    let phase = phase(pass, progress, draft.unclear.is_some());
+    let at_rest = matches!(phase, RolloutPhase::Idle) && progress.failed.is_none();
+    let started_at = pass.course.markers.started_at.filter(|_| !at_rest);
+    let failed_revision = progress.failed.is_some().then(|| pass.course.wanted.hash.clone());
+    let paused_reason = (phase == RolloutPhase::Paused).then(|| match &progress.failed {
+        _ if pass.cluster.spec.paused => "spec.paused is true".to_owned(),
+        Some((reason, text)) => format!("the revision failed, {reason}: {text}"),
+        None if draft.unclear.is_some() => draft.unclear.clone().unwrap_or_default(),
+        None => held_back(pass, progress.held),
+    });
+    RolloutStatus {
+        phase,
+        started_at: started_at.map(text),
+        paused_reason,
+        failed_revision,
+        waiting_for: waiting_for(pass, draft, phase, progress.stuck.as_deref()),
+    }
+}
+
+/// Why pods of the revision before stay.
+pub(crate) fn held_back(pass: &Pass<'_>, pods: u32) -> String {
+    if pass.stage == Stage::OnDelete {
+        format!(
+            "{pods} gateways are of the revision before until they are deleted: rollout.strategy is OnDelete"
+        )
+    } else {
+        format!("rollout.partition holds {pods} gateways on the revision before")
     }
 }
 
 fn stuck(pass: &Pass<'_>, draft: &mut Draft) -> Option<String> {
-    let deadline = pass.cluster.spec.rollout.progress_deadline_seconds;
-    let mut late = None;
     for member in pass.fleet.filter(|member| member.is_good() && !member.available) {
-        let at = after(member.pod.created_at, deadline);
+        let at = deadline(pass, member);
         if at > pass.now {
             draft.wake_at(at, pass.now);
-        } else if late.is_none() {
-            let waiting = member
-                .pod
-                .waiting
-                .as_deref()
-                .unwrap_or("not Ready, and the kubelet gives no reason");
-            late = Some(format!("{}: {waiting}", member.pod.name));
         }
     }
-    late
+    late(pass, |_| true)
 }
 
-fn phase(pass: &Pass<'_>, complete: bool, stuck: bool) -> RolloutPhase {
-    let blocked = matches!(pass.gate, Gate::SecretMissing(_) | Gate::Rejected(_)) || stuck;
+fn phase(pass: &Pass<'_>, progress: &Progress, unclear: bool) -> RolloutPhase {
+    let blocked = matches!(pass.gate, Gate::SecretMissing(_) | Gate::Rejected(_)) || progress.stuck.is_some();
     let previous = pass
         .cluster
         .status
         .as_ref()
         .and_then(|status| status.current_revision.as_deref());
-    let changing = pass.fleet.has_outdated() || previous != Some(pass.target.hash.as_str());
+    let changing = pass.fleet.moving || previous != Some(pass.target.hash.as_str());
     if pass.cluster.spec.paused {
-        RolloutPhase::Paused
-    } else if complete {
+        return RolloutPhase::Paused;
+    }
+    match pass.stage {
+        Stage::RollingBack if progress.uniform => RolloutPhase::Idle,
+        Stage::RollingBack => RolloutPhase::RollingBack,
+        Stage::Halted => RolloutPhase::Paused,
+        Stage::Baking if unclear => RolloutPhase::Paused,
+        _ if progress.uniform => finalising(pass),
+        _ if progress.held > 0 => RolloutPhase::Paused,
+        _ if blocked => RolloutPhase::Blocked,
+        _ if *pass.gate == Gate::Validating => RolloutPhase::Validating,
+        Stage::Canary => RolloutPhase::Canary,
+        Stage::Baking => RolloutPhase::Baking,
+        _ if changing => RolloutPhase::Progressing,
+        _ => RolloutPhase::Idle,
+    }
+}
+
+/// Idle, unless old revisions are still to be removed.
+fn finalising(pass: &Pass<'_>) -> RolloutPhase {
+    let in_use = pass.fleet.revisions();
+    let beyond = beyond_history(pass.cluster, &pass.observed.revisions, pass.course, &in_use);
+    if beyond.is_empty() {
         RolloutPhase::Idle
-    } else if blocked {
-        RolloutPhase::Blocked
-    } else if *pass.gate == Gate::Validating {
-        RolloutPhase::Validating
-    } else if changing {
-        RolloutPhase::Progressing
     } else {
-        RolloutPhase::Idle
+        RolloutPhase::Finalising
     }
 }
 
@@ -85,9 +142,19 @@ fn waiting_for(pass: &Pass<'_>, draft: &Draft, phase: RolloutPhase, stuck: Optio
     match (phase, pass.gate) {
         (RolloutPhase::Blocked, Gate::SecretMissing(text) | Gate::Rejected(text)) => Some(text.clone()),
         (RolloutPhase::Blocked, _) => stuck.map(str::to_owned),
-        (RolloutPhase::Progressing, _) => Some(next_step(pass.fleet, draft)),
+        (RolloutPhase::Canary, _) => Some("the canary's pods to become available".to_owned()),
+        (RolloutPhase::Baking, _) => Some("rollout.canary.bakeSeconds to pass".to_owned()),
+        (RolloutPhase::Progressing, _) if is_green_fleet_incomplete(pass) => {
+            Some("the whole second fleet to become available".to_owned())
+        }
+        (RolloutPhase::Progressing | RolloutPhase::RollingBack, _) => Some(next_step(pass.fleet, draft)),
         _ => None,
     }
+}
+
+fn is_green_fleet_incomplete(pass: &Pass<'_>) -> bool {
+    pass.cluster.spec.rollout.strategy == RolloutStrategy::BlueGreen
+        && pass.split.is_beside(pass.size.desired)
 }
 
 fn next_step(fleet: &Fleet<'_>, draft: &Draft) -> String {

@@ -27,22 +27,49 @@ const REOPEN_SECONDS: f64 = 5.0;
 
 /// Takes back, creates, and cordons, in this order.
 pub(crate) fn replace(pass: &Pass<'_>, draft: &mut Draft) {
-    let shortage = pass
-        .size
-        .desired
-        .saturating_sub(pass.fleet.count(Member::is_good));
-    let taken_back = take_back(pass, shortage, draft);
+    let missing = [Age::Old, Age::New].map(|age| {
+        let (wanted, is_one) = match age {
+            Age::Old => (pass.split.old, is_old as fn(&Pass<'_>, &Member<'_>) -> bool),
+            Age::New => (pass.split.new, is_new as fn(&Pass<'_>, &Member<'_>) -> bool),
+        };
+        let there = pass
+            .fleet
+            .count(|member| member.is_good() && is_one(pass, member));
+        let shortage = wanted.saturating_sub(there);
+        (age, shortage - take_back(pass, shortage, is_one, draft))
+    });
     accept_again(pass, draft);
-    create(pass, shortage - taken_back, draft);
+    create(pass, missing, draft);
     cordon_outgoing(pass, draft);
     scale_in(pass, draft);
 }
 
+/// Of the revision that the fleet goes to, or of one that the rollout lets stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    New,
+    Old,
+}
+
+fn is_new(pass: &Pass<'_>, member: &Member<'_>) -> bool {
+    member.pod.revision == pass.target.hash
+}
+
+fn is_old(pass: &Pass<'_>, member: &Member<'_>) -> bool {
+    !is_new(pass, member)
+}
+
 /// Takes leaving pods back that may stay after all: the fullest first, the not yet draining before the draining.
-fn take_back(pass: &Pass<'_>, shortage: u32, draft: &mut Draft) -> u32 {
+fn take_back(
+    pass: &Pass<'_>,
+    shortage: u32,
+    is_one: fn(&Pass<'_>, &Member<'_>) -> bool,
+    draft: &mut Draft,
+) -> u32 {
     let reclaimable = |member: &Member<'_>| {
         let markers = member.pod.drain.as_ref();
         member.is_leaving()
+            && is_one(pass, member)
             && member.must_go.is_none()
             && member.pod.ready_since.is_some()
             && markers.is_some_and(|markers| {
@@ -82,8 +109,14 @@ fn accept_again(pass: &Pass<'_>, draft: &mut Draft) {
 /// Whether a pod that stays takes new sockets.
 fn has_successor(pass: &Pass<'_>) -> bool {
     pass.fleet
-        .count(|member| member.is_good() && is_recipient(member))
+        .count(|member| is_successor(pass, member) && is_recipient(member))
         > 0
+}
+
+/// Whether those who leave may be steered to `member`: it stays, and is of the revision that the fleet goes to, unless
+/// that one is still on trial.
+fn is_successor(pass: &Pass<'_>, member: &Member<'_>) -> bool {
+    member.is_good() && (is_new(pass, member) || pass.stage.on_trial())
 }
 
 /// Sockets that arrive in so many seconds, at the rate of now.
@@ -112,11 +145,7 @@ fn uncordon(member: &Member<'_>, draft: &mut Draft) {
 
 /// Creates what is missing, as far as the surge allows. Pods that leave because the fleet shrinks are beyond the wanted
 /// number anyway and do not count against it.
-fn create(pass: &Pass<'_>, missing: u32, draft: &mut Draft) {
-    let Ok(data) = &pass.target.data else { return };
-    if !pass.gate.is_open() {
-        return;
-    }
+fn create(pass: &Pass<'_>, missing: [(Age, u32); 2], draft: &mut Draft) {
     let failed = pass.fleet.count(|member| {
         member.state == State::Gone
             && member.pod.finished
@@ -129,17 +158,24 @@ fn create(pass: &Pass<'_>, missing: u32, draft: &mut Draft) {
             && !draft.changed.contains(&member.pod.name)
     };
     let counted = pass.fleet.count(|member| member.is_live() && !shrinks(member));
-    let room = (pass.size.desired + pass.surge()).saturating_sub(counted);
-    for slot in pass
-        .fleet
-        .free_slots(&pass.target.hash, missing.saturating_sub(failed).min(room))
-    {
-        draft.actions.push(Action::CreatePod(Box::new(pod(
-            pass.cluster,
-            &pass.target.hash,
-            data,
-            slot,
-        ))));
+    let mut room = (pass.size.desired + pass.surge()).saturating_sub(counted);
+    for (age, missing) in missing {
+        let revision = match age {
+            Age::New if pass.gate.is_open() => Some(pass.target),
+            Age::New => None,
+            Age::Old => pass.course.stable.as_ref(),
+        };
+        let Some((hash, Ok(data))) = revision.map(|it| (&it.hash, &it.data)) else {
+            continue;
+        };
+        for slot in pass
+            .fleet
+            .free_slots(hash, missing.saturating_sub(failed).min(room))
+        {
+            room -= 1;
+            let pod = pod(pass.cluster, hash, data, slot);
+            draft.actions.push(Action::CreatePod(Box::new(pod)));
+        }
     }
 }
 
@@ -169,7 +205,7 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
     // the first drain can go on; those after it are admitted as room comes, and wait cordoned until then
     let first = victims.first().map_or(0, |member| member.known_connections());
     let needed = first + returning(pass) + arrivals(pass, STEER_SECONDS);
-    let steer = has_successor && room(pass, Member::is_good) > needed;
+    let steer = has_successor && room(pass, |member| is_successor(pass, member)) > needed;
     let count = if steer {
         victims.len()
     } else {
@@ -292,8 +328,9 @@ pub(crate) fn concurrency(pass: &Pass<'_>) -> u32 {
 
 /// Cordons the pods with the fewest sockets when there are more than wanted; waits for a rollout to end.
 fn scale_in(pass: &Pass<'_>, draft: &mut Draft) {
-    let mut candidates: Vec<_> = pass.fleet.filter(Member::is_good).collect();
-    let excess = (candidates.len() as u32).saturating_sub(pass.size.desired) as usize;
+    let new = |member: &Member<'_>| member.is_good() && is_new(pass, member);
+    let mut candidates: Vec<_> = pass.fleet.filter(new).collect();
+    let excess = (candidates.len() as u32).saturating_sub(pass.split.new) as usize;
     candidates.sort_by_key(|member| {
         (
             !member.never_served(),
@@ -307,7 +344,7 @@ fn scale_in(pass: &Pass<'_>, draft: &mut Draft) {
     for member in candidates.into_iter().take(excess) {
         if member.never_served() {
             draft.delete_unserved(member);
-        } else if !pass.fleet.has_outdated() {
+        } else if !pass.fleet.moving {
             cordon(pass, member, DrainReason::ScaleIn, draft);
         }
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::action::Action;
 use super::resources::{canonical, cluster_name, overlay, owned_meta, short_hash, template};
+use super::rollout::{Course, RolloutMarkers};
 use crate::observe::model::RevisionView;
 
 /// What the operator brings along and the specification may leave out.
@@ -106,7 +108,20 @@ impl TryFrom<&ControllerRevision> for RevisionView {
             hash: hash.clone(),
             number: object.revision,
             data,
+            rollout: markers(&object.metadata),
         })
+    }
+}
+
+/// What the annotations of a revision say of the rollout to it; a time that is none counts as not written.
+pub(crate) fn markers(meta: &ObjectMeta) -> RolloutMarkers {
+    let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key));
+    let time = |key: &str| annotation(key).and_then(|text| text.parse().ok());
+    RolloutMarkers {
+        started_at: time(labels::ROLLOUT_STARTED_AT),
+        baking_since: time(labels::BAKING_SINCE),
+        canary_passed_at: time(labels::CANARY_PASSED_AT),
+        failed: annotation(labels::ROLLOUT_FAILED).cloned(),
     }
 }
 
@@ -178,14 +193,15 @@ fn freeze(
     }
 }
 
-/// Creates the target's ControllerRevision, or gives it the highest number when the template was reverted to it, and
+/// Creates the wanted ControllerRevision, or gives it the highest number when the template was reverted to it, and
 /// deletes what is beyond the history limit. `in_use` are the hashes that pods have.
 pub(crate) fn keep_history(
     cluster: &WebSocketCluster,
     revisions: &[RevisionView],
-    target: &Target,
+    course: &Course,
     in_use: &BTreeSet<&str>,
 ) -> Vec<Action> {
+    let target = &course.wanted;
     let mut actions = Vec::new();
     let highest = revisions
         .iter()
@@ -212,18 +228,31 @@ pub(crate) fn keep_history(
         }
         _ => {}
     }
-    let mut unused: Vec<_> = revisions
-        .iter()
-        .filter(|revision| revision.hash != target.hash && !in_use.contains(revision.hash.as_str()))
-        .collect();
-    unused.sort_by_key(|revision| std::cmp::Reverse(revision.number));
-    let beyond = unused
-        .into_iter()
-        .skip(cluster.spec.rollout.revision_history_limit as usize);
-    actions.extend(beyond.map(|revision| Action::DeleteRevision {
+    let beyond = beyond_history(cluster, revisions, course, in_use);
+    actions.extend(beyond.into_iter().map(|revision| Action::DeleteRevision {
         name: revision.name.clone(),
     }));
     actions
+}
+
+/// The revisions that no pod has and that are past the history limit. The one that the fleet can go back to is kept.
+pub(crate) fn beyond_history<'a>(
+    cluster: &WebSocketCluster,
+    revisions: &'a [RevisionView],
+    course: &Course,
+    in_use: &BTreeSet<&str>,
+) -> Vec<&'a RevisionView> {
+    let is_stable = |hash: &str| course.stable.as_ref().is_some_and(|stable| stable.hash == hash);
+    let mut unused: Vec<_> = revisions
+        .iter()
+        .filter(|revision| revision.hash != course.wanted.hash && !in_use.contains(revision.hash.as_str()))
+        .collect();
+    unused.sort_by_key(|revision| std::cmp::Reverse(revision.number));
+    unused
+        .into_iter()
+        .skip(cluster.spec.rollout.revision_history_limit as usize)
+        .filter(|revision| !is_stable(&revision.hash))
+        .collect()
 }
 
 fn object(cluster: &WebSocketCluster, hash: &str, data: &RevisionData, number: i64) -> ControllerRevision {

@@ -20,7 +20,7 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
     let shrinking =
         fleet.count(|member| member.is_leaving() && member.reason() == Some(labels::DrainReason::ScaleIn));
     let previous = pass.cluster.status.as_ref();
-    let target = pass.target.hash.clone();
+    let wanted = pass.course.wanted.hash.clone();
     WebSocketClusterStatus {
         observed_generation: pass.cluster.metadata.generation,
         desired_replicas: pass.size.desired,
@@ -30,16 +30,16 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
         accepting_replicas: fleet.count(|member| {
             member.state == State::Staying && member.pod.ready_since.is_some() && member.pod.accepting
         }),
-        updated_replicas: fleet.count(|member| member.is_live() && member.pod.revision == target),
+        updated_replicas: fleet.count(|member| member.is_live() && member.pod.revision == wanted),
         cordoned_replicas: fleet.count(|member| member.state == State::Cordoned),
         draining_replicas: fleet.count(|member| member.state == State::Draining),
         selector: Some(format!("{}={}", labels::CLUSTER, cluster_name(pass.cluster))),
-        current_revision: if progress.complete {
-            Some(target.clone())
+        current_revision: if progress.uniform {
+            Some(pass.target.hash.clone())
         } else {
             previous.and_then(|status| status.current_revision.clone())
         },
-        update_revision: Some(target),
+        update_revision: Some(wanted),
         connections: connections(pass),
         drain: drain(pass),
         rollout: Some(progress.rollout.clone()),

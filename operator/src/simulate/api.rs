@@ -13,6 +13,7 @@ use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::time::{Millis, whole};
 use crate::observe::model::{DrainMarkers, OwnedKind, PodView, RevisionView};
+use crate::plan::RolloutMarkers;
 
 /// Labels or annotations of a patch.
 pub(crate) type Marks = BTreeMap<String, Option<String>>;
@@ -196,16 +197,32 @@ pub(crate) fn created(pod: &Pod, uid: String, now: Millis) -> Option<PodView> {
         ready_since: None,
         finished: false,
         restarts: 0,
+        restarted_at: None,
         waiting: None,
         node: None,
         ip: None,
         drain: None,
         gateway: None,
+        health: Vec::new(),
         unreachable_since: None,
     })
 }
 
-/// Carries out a patch of labels and annotations.
+/// Carries out a patch of the annotations of a revision.
+pub(crate) fn mark_rollout(rollout: &mut RolloutMarkers, annotations: &Marks) {
+    for (key, value) in annotations {
+        let time = value.as_ref().and_then(|text| text.parse().ok());
+        match key.as_str() {
+            labels::ROLLOUT_STARTED_AT => rollout.started_at = time,
+            labels::BAKING_SINCE => rollout.baking_since = time,
+            labels::CANARY_PASSED_AT => rollout.canary_passed_at = time,
+            labels::ROLLOUT_FAILED => rollout.failed.clone_from(value),
+            _ => {}
+        }
+    }
+}
+
+/// Carries out a patch of labels and annotations of a pod.
 pub(crate) fn mark(view: &mut PodView, labels: &Marks, annotations: &Marks) {
     if let Some(phase) = labels.get(labels::PHASE).and_then(Option::as_deref) {
         view.phase = PodPhase::parse(phase).unwrap_or(view.phase);
@@ -216,15 +233,17 @@ pub(crate) fn mark(view: &mut PodView, labels: &Marks, annotations: &Marks) {
     let text = |key: &str| annotations.get(key).and_then(Option::as_deref);
     let time = |key: &str| text(key).and_then(|text| text.parse::<Timestamp>().ok());
     if annotations.contains_key(labels::CORDONED_AT) {
+        // what a patch does not name stays
+        let before = view.drain.take();
         view.drain = time(labels::CORDONED_AT).map(|cordoned_at| DrainMarkers {
             cordoned_at,
             reason: text(labels::DRAIN_REASON)
                 .and_then(DrainReason::parse)
                 .unwrap_or(DrainReason::Replace),
             drain_id: text(labels::DRAIN_ID).unwrap_or_default().to_owned(),
-            deadline: None,
-            initial: None,
-            drained_at: None,
+            deadline: before.as_ref().and_then(|drain| drain.deadline),
+            initial: before.as_ref().and_then(|drain| drain.initial),
+            drained_at: before.as_ref().and_then(|drain| drain.drained_at),
         });
     }
     let Some(drain) = &mut view.drain else { return };

@@ -7,6 +7,7 @@ use wsfleet_crds::v1alpha1::{DrainSpec, WebSocketClusterSpec};
 use super::time::{Millis, SECOND, stamp};
 use super::world::{TICK, World};
 use crate::observe::model::PodView;
+use crate::plan::surge;
 use wsfleet_crds::admin::GatewayPhase;
 use wsfleet_crds::labels::DrainReason;
 
@@ -52,7 +53,7 @@ impl Checks {
 
     /// A plan is made for `desired` pods.
     pub(crate) fn wanted(&mut self, spec: &WebSocketClusterSpec, desired: u32, now: Millis) {
-        let bound = desired + spec.rollout.max_surge.round_up(desired);
+        let bound = desired + surge(&spec.rollout, desired);
         self.bounds.push_back((now, bound));
         while self.bounds.len() > 1 && self.bounds.front().is_some_and(|(at, _)| at + PLAN < now) {
             self.bounds.pop_front();

@@ -1,7 +1,7 @@
 //! What goes wrong in a cluster, and what people do to it.
 
 use super::leader::Crash;
-use super::time::stamp;
+use super::time::{stamp, whole};
 use super::world::{Event, World};
 
 impl World {
@@ -24,6 +24,7 @@ impl World {
         self.api.change(&name, now, |view| {
             view.ready_since = None;
             view.restarts += 1;
+            view.restarted_at = Some(whole(now));
         });
         let next = if deleting {
             Event::Gone(number)

@@ -1,7 +1,7 @@
 //! The model's gateway process: who is connected, and what it was told. Fencing, leases, the pace of a drain and of
 //! SIGTERM are as in the gateway's admin API.
 
-use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayPhase, GatewayState};
+use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayHealth, GatewayPhase, GatewayState};
 
 use super::time::{Millis, SECOND, seconds};
 
@@ -39,6 +39,9 @@ pub(crate) struct Gateway {
     pub(crate) accepted: u32,
     pub(crate) forced_closed: u64,
     pub(crate) natural_closed: u64,
+    /// Share of the handshakes that it fails.
+    pub(crate) fails: f64,
+    pub(crate) health: GatewayHealth,
 }
 
 /// The request is of a leader that has been followed by another.
@@ -66,6 +69,8 @@ impl Gateway {
             accepted: 0,
             forced_closed: 0,
             natural_closed: 0,
+            fails: 0.0,
+            health: GatewayHealth::default(),
         }
     }
 
@@ -73,6 +78,7 @@ impl Gateway {
     pub(crate) fn start(&mut self) {
         *self = Self {
             alive: true,
+            fails: self.fails,
             ..Self::new(self.pod.clone(), self.uid.clone(), self.revision.clone())
         };
     }
@@ -156,6 +162,7 @@ impl Gateway {
             epoch: self.epoch,
             drain_id: self.drain_id.clone(),
             broker_degraded: false,
+            health: self.health,
         }
     }
 }

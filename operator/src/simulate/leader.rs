@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
-use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayState};
+use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayHealth, GatewayState};
+use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::api::Api;
 use super::time::{Millis, stamp};
 use crate::observe::model::{DryRun, Lease, MetricsView, NodeView, Observed, PodView};
+use crate::observe::sampler::measured_every;
+use crate::observe::samples::{Analyses, keep_health};
 use crate::plan::{Action, budget};
 
 /// What a gateway said last.
@@ -15,6 +18,8 @@ use crate::plan::{Action, budget};
 pub(crate) struct Sample {
     pub(crate) state: Option<(Timestamp, GatewayState)>,
     pub(crate) unreachable_since: Option<Timestamp>,
+    /// What it had counted at some times of the rollout.
+    health: Vec<(Timestamp, GatewayHealth)>,
 }
 
 /// The end of a process.
@@ -139,6 +144,7 @@ impl Leader {
             PodView {
                 node: node.cloned(),
                 gateway: sample.state,
+                health: sample.health,
                 unreachable_since: sample.unreachable_since,
                 ..view.clone()
             }
@@ -153,6 +159,7 @@ impl Leader {
             dry_run: self.dry_run.clone(),
             metrics,
             leases: self.leases.clone(),
+            analyses: Analyses::new(),
             leader_since: stamp(self.since),
             epoch: self.epoch,
         }
@@ -172,11 +179,24 @@ impl Leader {
                 let old = (old.connections, old.phase, old.epoch, &old.drain_id);
                 old == (state.connections, state.phase, state.epoch, &state.drain_id)
             });
-        *sample = Sample {
-            state: Some((at, state)),
-            unreachable_since: None,
-        };
+        sample.state = Some((at, state));
+        sample.unreachable_since = None;
         !same
+    }
+
+    /// Keeps what a gateway that answered now has counted, while a rollout is under way.
+    pub(crate) fn measure(&mut self, uid: &str, cluster: &WebSocketCluster, now: Millis) {
+        let at = stamp(now);
+        let Some(sample) = self.samples.get_mut(uid) else {
+            return;
+        };
+        match (measured_every(cluster), &sample.state) {
+            (None, _) => sample.health.clear(),
+            (Some(every), Some((seen, state))) if *seen == at => {
+                keep_health(&mut sample.health, at, state.health, every);
+            }
+            _ => {}
+        }
     }
 
     /// Remembers what `request` grants before it is sent, and returns what was granted before.

@@ -18,6 +18,10 @@ const REMOVAL: Millis = 300;
 const RETRY: Millis = SECOND;
 /// An image with this text in its name cannot be pulled.
 const BROKEN: &str = "broken";
+/// One with this text comes up, and fails a fifth of the handshakes.
+const FAULTY: &str = "faulty";
+/// That share.
+const FAULTY_SHARE: f64 = 0.2;
 
 impl World {
     /// Stores a pod, puts it on the node with the fewest, and starts its process.
@@ -43,8 +47,10 @@ impl World {
             .map(|node| node.name.clone())
             .unwrap_or_default();
         let image = spec.and_then(|spec| spec.containers.first()?.image.clone());
-        let broken = image.is_some_and(|image| image.contains(BROKEN));
-        let gateway = Gateway::new(name.clone(), view.uid.clone(), view.revision.clone());
+        let is = |kind: &str| image.as_ref().is_some_and(|image| image.contains(kind));
+        let (broken, faulty) = (is(BROKEN), is(FAULTY));
+        let mut gateway = Gateway::new(name.clone(), view.uid.clone(), view.revision.clone());
+        gateway.fails = if faulty { FAULTY_SHARE } else { 0.0 };
         self.gateways.push(gateway);
         let number = self.gateways.len() - 1;
         let unscheduled = node.is_empty();
@@ -166,6 +172,7 @@ impl World {
             let index = self.random.random_range(0..gateway.sockets.len());
             let id = gateway.sockets.swap_remove(index);
             gateway.natural_closed += 1;
+            gateway.health.closes += 1;
             self.clients.leave(id);
         }
         self.record.left += leaving;
@@ -238,10 +245,17 @@ impl World {
                 (!endpoints.is_empty()).then(|| endpoints[self.random.random_range(0..endpoints.len())]);
             let taken = chosen.is_some_and(|number| {
                 let gateway = &mut self.gateways[number];
-                let takes = gateway.accepts() && gateway.sockets.len() < most && gateway.accepted < burst;
+                if !gateway.accepts() || gateway.accepted >= burst {
+                    return false;
+                }
+                gateway.health.handshakes += 1;
+                let fails = gateway.fails > 0.0 && self.random.random_bool(gateway.fails);
+                let takes = !fails && gateway.sockets.len() < most;
                 if takes {
                     gateway.sockets.push(id);
                     gateway.accepted += 1;
+                } else {
+                    gateway.health.handshakes_failed += 1;
                 }
                 takes
             });

@@ -3,7 +3,7 @@
 
 use wsfleet_crds::labels;
 
-use super::api::created;
+use super::api::{created, mark_rollout};
 use super::gateway::Gateway;
 use super::time::{Millis, SECOND, seconds, stamp, whole};
 use super::world::{Event, World, millis};
@@ -66,6 +66,7 @@ impl World {
             let gateway = self.reach(&name, &uid);
             let state = gateway.map(|gateway| gateway.state(capacity));
             news |= self.leaders[index].heard(&uid, state, self.now) || is_leaving;
+            self.leaders[index].measure(&uid, &self.cluster, self.now);
         }
         if news {
             let leader = &mut self.leaders[index];
@@ -178,6 +179,12 @@ impl World {
                 let mut revisions = self.api.revisions.iter_mut();
                 if let Some(revision) = revisions.find(|it| it.name == name) {
                     revision.number = number;
+                }
+            }
+            Action::MarkRevision { name, annotations } => {
+                let mut revisions = self.api.revisions.iter_mut();
+                if let Some(revision) = revisions.find(|it| it.name == name) {
+                    mark_rollout(&mut revision.rollout, &annotations);
                 }
             }
             Action::DeleteRevision { name } => self.api.revisions.retain(|it| it.name != name),

@@ -81,7 +81,7 @@ pub(crate) fn decide(
     } else {
         let frozen = Frozen {
             incomplete: !complete,
-            rollout: fleet.has_outdated(),
+            rollout: fleet.moving,
         };
         shrink(
             cluster,

@@ -164,6 +164,6 @@ fn a_rollout_freezes_shrinking() {
     let large = desired(&world);
     world.roll_to("bad:2");
     world.lose_clients(90);
-    world.run(120);
+    world.run(50);
     assert_eq!(desired(&world), large);
 }

@@ -1,7 +1,9 @@
 //! Tests of the planner as a whole: scenarios and properties in a small model of a cluster.
 
+mod analysis;
 mod autoscaling;
 mod lifecycle;
 mod properties;
 mod rollout;
+mod trial;
 mod world;

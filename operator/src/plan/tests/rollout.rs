@@ -117,10 +117,7 @@ fn an_image_that_cannot_be_pulled_is_reported_and_no_old_pod_is_touched() {
     world.roll_to("bad:2");
     world.run(120);
     let (status, reason, message) = world.condition("Progressing");
-    assert_eq!(
-        (status.as_str(), reason.as_str()),
-        ("False", "ProgressDeadlineExceeded")
-    );
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "RolledBack"));
     assert!(message.contains("ImagePullBackOff"), "{message}");
     assert_eq!(world.forced, 0);
     assert_eq!(

@@ -5,6 +5,7 @@ mod faults;
 mod model;
 mod properties;
 mod rows;
+mod trial;
 
 use serde_json::{Value, json};
 use wsfleet_crds::v1alpha1::WebSocketCluster;

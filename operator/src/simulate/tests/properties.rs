@@ -10,12 +10,18 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 use wsfleet_crds::labels::DrainReason;
-use wsfleet_crds::v1alpha1::WebSocketCluster;
+use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStrategy, WebSocketCluster};
 
 use super::cluster;
 use crate::simulate::settings::{Chaos, Settings};
 use crate::simulate::time::SECOND;
 use crate::simulate::world::World;
+
+/// Templates.
+const BROKEN: u32 = 5;
+const FAULTY: u32 = 6;
+/// One that nobody has tried before.
+const MENDED: u32 = 7;
 
 /// Something that happens to a fleet.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +40,7 @@ enum Happening {
 
 fn draw(random: &mut StdRng, least: u32) -> Happening {
     match random.random_range(0..16) {
-        0..=3 => Happening::Template(random.random_range(1..5)),
+        0..=3 => Happening::Template(random.random_range(1..=FAULTY)),
         4..=6 => Happening::Replicas(least + random.random_range(0..4)),
         7 => Happening::PodCrash(random.random_range(0..8)),
         8 => Happening::PodFails(random.random_range(0..8)),
@@ -51,11 +57,19 @@ fn draw(random: &mut StdRng, least: u32) -> Happening {
 fn fleet(seed: u64, random: &mut StdRng) -> (WebSocketCluster, Settings, u32) {
     let least = random.random_range(1..5_u32);
     let surge = random.random_range(0..3_u32);
+    let strategy = ["Steered", "Steered", "Steered", "BlueGreen", "OnDelete"][random.random_range(0..5)];
+    let on_failure = ["Rollback", "Rollback", "Pause"][random.random_range(0..3)];
     let unavailable = u32::from(surge == 0) + random.random_range(0..2_u32);
     let spec = json!({
         "replicas": least,
         "gateway": {"capacity": {"maxConnections": 200}},
-        "rollout": {"maxSurge": surge, "maxUnavailable": unavailable, "minReadySeconds": random.random_range(0..5)},
+        "rollout": {
+            "maxSurge": surge, "maxUnavailable": unavailable, "minReadySeconds": random.random_range(0..5),
+            "strategy": strategy, "onFailure": on_failure,
+            "partition": if random.random_bool(0.2) { random.random_range(0..3) } else { 0 },
+            "progressDeadlineSeconds": random.random_range(30..120),
+            "canary": {"weight": random.random_range(0..3), "bakeSeconds": random.random_range(0..30)},
+        },
         "drain": {
             "settleSeconds": random.random_range(0..6),
             "timeoutSeconds": random.random_range(20..200),
@@ -88,8 +102,14 @@ fn fleet(seed: u64, random: &mut StdRng) -> (WebSocketCluster, Settings, u32) {
     (cluster(&spec), settings, least)
 }
 
+/// The last two are not as they should be: one never comes up, one fails a fifth of the handshakes.
 fn image(version: u32) -> String {
-    format!("wsfleet-gateway:{version}")
+    let kind = match version {
+        BROKEN => "broken",
+        FAULTY => "faulty",
+        _ => "wsfleet-gateway",
+    };
+    format!("{kind}:{version}")
 }
 
 fn happen(world: &mut World, what: Happening) {
@@ -115,9 +135,19 @@ struct Sums {
     virtual_seconds: AtomicU64,
     crashes: AtomicU64,
     rollouts: AtomicU64,
+    failed: AtomicU64,
     moved: AtomicU64,
     /// Clients, once for each rollout.
     clients: AtomicU64,
+}
+
+impl Sums {
+    /// A rollout begins.
+    fn rolls(&self, world: &World) {
+        self.rollouts.fetch_add(1, Ordering::Relaxed);
+        let clients = world.connected() + world.clients.homeless;
+        self.clients.fetch_add(clients, Ordering::Relaxed);
+    }
 }
 
 /// Runs the sequence of `seed`; the text of what is wrong, if anything is.
@@ -142,16 +172,23 @@ fn sequence(seed: u64, sums: &Sums) -> Result<(), String> {
             _ => None,
         };
         if image.is_some() && image != world.cluster.spec.gateway.image {
-            sums.rollouts.fetch_add(1, Ordering::Relaxed);
-            let clients = world.connected() + world.clients.homeless;
-            sums.clients.fetch_add(clients, Ordering::Relaxed);
+            sums.rolls(&world);
         }
         happen(&mut world, what);
         world.run(wait * SECOND);
         sums.happenings.fetch_add(1, Ordering::Relaxed);
     }
     leave_alone(&mut world);
-    let settled = world.run_until(3_000 * SECOND, World::is_settled);
+    // nobody takes a broken pod of this strategy back
+    let stuck = waits_for_people(&world);
+    let mut settled = stuck || world.run_until(3_000 * SECOND, |world| world.is_settled() || failed(world));
+    if settled && (stuck || failed(&world)) {
+        sums.failed.fetch_add(1, Ordering::Relaxed);
+        sums.rolls(&world);
+        happen(&mut world, Happening::Template(MENDED));
+        world.run(SECOND);
+        settled = world.run_until(3_000 * SECOND, World::is_settled);
+    }
     sums.sequences.fetch_add(1, Ordering::Relaxed);
     sums.virtual_seconds
         .fetch_add(world.now / SECOND, Ordering::Relaxed);
@@ -171,6 +208,27 @@ fn sequence(seed: u64, sums: &Sums) -> Result<(), String> {
         let setting = json!(world.cluster.spec);
         Err(format!("{}\n{settings:?}\n{setting}\n{story}", wrong.join("\n")))
     }
+}
+
+/// Whether pods that cannot come up may have been made because others were deleted.
+fn waits_for_people(world: &World) -> bool {
+    let spec = &world.cluster.spec;
+    let image = spec.gateway.image.as_deref().unwrap_or_default();
+    spec.rollout.strategy == RolloutStrategy::OnDelete && image.starts_with("broken")
+}
+
+/// Whether the wanted revision failed, and the fleet is as it was before, or waits for another template.
+fn failed(world: &World) -> bool {
+    let Some(status) = &world.cluster.status else {
+        return false;
+    };
+    let rollout = status.rollout.as_ref();
+    let is_over = rollout.is_some_and(|rollout| {
+        let phase = rollout.phase;
+        let at_rest = world.api.pods.len() as u32 == status.desired_replicas && phase == RolloutPhase::Idle;
+        rollout.failed_revision.is_some() && (at_rest || phase == RolloutPhase::Paused)
+    });
+    is_over && status.observed_generation == world.cluster.metadata.generation
 }
 
 /// Everything works again.
@@ -224,11 +282,12 @@ fn row_01_a_thousand_random_sequences_break_no_promise() {
     let sum = |sum: &AtomicU64| sum.load(Ordering::Relaxed);
     let mean = sum(&sums.moved) as f64 / sum(&sums.clients).max(1) as f64;
     println!(
-        "row 1: SIM_SEED={first} SIM_SEQUENCES={count}: {} sequences, {} happenings, {} rollouts, {} crashes of the \
-         operator, {} s of virtual time, {mean:.4} closes per client per rollout",
+        "row 1: SIM_SEED={first} SIM_SEQUENCES={count}: {} sequences, {} happenings, {} rollouts, {} that waited for a mended template at the \
+         end, {} crashes of the operator, {} s of virtual time, {mean:.4} closes per client per rollout",
         sum(&sums.sequences),
         sum(&sums.happenings),
         sum(&sums.rollouts),
+        sum(&sums.failed),
         sum(&sums.crashes),
         sum(&sums.virtual_seconds)
     );

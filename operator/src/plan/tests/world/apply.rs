@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayPhase};
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
+use wsfleet_crds::v1alpha1::RolloutStrategy;
 
 use super::{SimPod, Timestamp, World};
 use crate::observe::model::{DrainMarkers, DryRun, OwnedKind, PodView, RevisionView};
@@ -30,6 +31,20 @@ impl World {
                     .find(|it| it.name == name)
                     .unwrap()
                     .number = number;
+            }
+            Action::MarkRevision { name, annotations } => {
+                let found = self.observed.revisions.iter_mut().find(|it| it.name == name);
+                let rollout = &mut found.unwrap().rollout;
+                for (key, value) in annotations {
+                    let time = value.as_ref().and_then(|text| text.parse().ok());
+                    match key.as_str() {
+                        labels::ROLLOUT_STARTED_AT => rollout.started_at = time,
+                        labels::BAKING_SINCE => rollout.baking_since = time,
+                        labels::CANARY_PASSED_AT => rollout.canary_passed_at = time,
+                        labels::ROLLOUT_FAILED => rollout.failed = value,
+                        other => panic!("{other}"),
+                    }
+                }
             }
             Action::DeleteRevision { name } => self.observed.revisions.retain(|it| it.name != name),
             Action::DryRunPod { hash, pod } => {
@@ -101,7 +116,12 @@ impl World {
                 .is_some_and(|node| node.not_ready_since.is_some());
             view.deleting_since.is_none() && !view.finished && !shrinking && !lost
         });
-        let bound = desired + spec.rollout.max_surge.round_up(desired);
+        let whole = if spec.rollout.strategy == RolloutStrategy::BlueGreen {
+            desired
+        } else {
+            0
+        };
+        let bound = desired + spec.rollout.max_surge.round_up(desired).max(whole);
         assert!(
             (counted.count() as u32) < bound,
             "surge bound {bound} exceeded by {name}"
@@ -128,6 +148,8 @@ impl World {
                 ready_since: None,
                 finished: false,
                 restarts: 0,
+                restarted_at: None,
+                health: Vec::new(),
                 waiting: None,
                 node: usable.get(self.serial as usize % usable.len().max(1)).cloned(),
                 ip: None,
@@ -142,6 +164,7 @@ impl World {
             epoch: 0,
             lease: None,
             credit: 0,
+            health: wsfleet_crds::admin::GatewayHealth::default(),
         });
     }
 

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use wsfleet_crds::admin::{GatewayPhase, GatewayState};
+use wsfleet_crds::admin::{GatewayHealth, GatewayPhase, GatewayState};
 use wsfleet_crds::v1alpha1::{WebSocketCluster, WebSocketClusterSpec};
 
 use crate::observe::model::{Lease, MissingReference, NodeView, Observed, PodView};
+use crate::observe::samples::keep_health;
 use crate::plan::time::after;
 use crate::plan::{Action, Defaults, EventDraft, plan};
 
@@ -25,6 +26,15 @@ pub(super) struct SimPod {
     epoch: u64,
     lease: Option<Lease>,
     credit: u64,
+    /// What it counts.
+    pub(super) health: GatewayHealth,
+}
+
+impl SimPod {
+    /// The image it runs.
+    pub(super) fn image(&self) -> &str {
+        &self.image
+    }
 }
 
 /// The cluster.
@@ -68,7 +78,7 @@ impl World {
             "broker": {"redis": {"url": "redis://redis:6379"}},
             "auth": {"anonymous": {}},
             "gateway": {"image": "good:1", "capacity": {"maxConnections": 1000}},
-            "rollout": {"minReadySeconds": 1, "progressDeadlineSeconds": 60},
+            "rollout": {"minReadySeconds": 1, "progressDeadlineSeconds": 60, "canary": {"bakeSeconds": 5}},
             "drain": {"settleSeconds": 2, "passiveSeconds": {"scaleDown": 5}},
         });
         crate::plan::resources::overlay::merge(base.as_object_mut().unwrap(), spec.as_object().unwrap());
@@ -300,6 +310,8 @@ impl World {
             if self.answers {
                 pod.view.unreachable_since = None;
                 pod.view.gateway = Some((now, state_of(pod)));
+                let every = jiff::SignedDuration::from_secs(5);
+                keep_health(&mut pod.view.health, now, pod.health, every);
                 if self.counts {
                     self.observed
                         .metrics
@@ -375,5 +387,6 @@ fn state_of(pod: &SimPod) -> GatewayState {
         epoch: pod.epoch,
         drain_id: pod.drain_id.clone(),
         broker_degraded: false,
+        health: pod.health,
     }
 }

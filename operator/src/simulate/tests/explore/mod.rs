@@ -15,7 +15,9 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::at_rest;
-use crate::observe::model::Observed;
+use crate::observe::model::{Observed, RevisionView};
+use crate::plan::{RolloutMarkers, revision};
+use crate::simulate::time::{SECOND, stamp};
 use crate::simulate::world::World;
 use state::{Base, Pod, State, accepted};
 use steps::Step;
@@ -28,7 +30,7 @@ const EVERY: u64 = 200;
 /// Where a search begins: a fleet at rest with one socket on each pod, just after a change of its specification.
 fn beginning(spec: &Value, change: impl FnOnce(&mut World), faults: [u8; 3]) -> (State, String) {
     let mut base = json!({
-        "rollout": {"minReadySeconds": 0},
+        "rollout": {"minReadySeconds": 0, "canary": {"weight": 0}, "analysis": []},
         "drain": {
             "settleSeconds": 0, "minDisconnectsPerSecond": 2, "timeoutSeconds": 20,
             "passiveSeconds": {"scaleDown": 0},
@@ -39,16 +41,34 @@ fn beginning(spec: &Value, change: impl FnOnce(&mut World), faults: [u8; 3]) -> 
     let started = world.api.pods.len() as u32;
     change(&mut world);
     let cluster = world.cluster.clone();
+    let mut revisions = world.api.revisions.clone();
+    let wanted = revision::target(&cluster, &revisions, &world.defaults);
+    if revisions.iter().all(|revision| revision.hash != wanted.hash) {
+        let rollout = RolloutMarkers {
+            started_at: Some(stamp(0)),
+            ..RolloutMarkers::default()
+        };
+        revisions.push(RevisionView {
+            name: format!("chat-{}", wanted.hash),
+            hash: wanted.hash.clone(),
+            number: 2,
+            data: wanted.data.unwrap(),
+            rollout,
+        });
+    }
+    let found = revisions.iter().find(|revision| revision.hash == wanted.hash);
+    let rollout = found.unwrap().rollout.clone();
+    let stable = cluster.status.as_ref().unwrap().current_revision.clone();
+    let target = rollout
+        .failed
+        .as_ref()
+        .map_or(wanted.hash.clone(), |_| stable.unwrap());
     let observed = Observed {
-        revisions: world.api.revisions.clone(),
+        dry_run: Some(accepted(&wanted.hash)),
+        revisions,
         owned: world.api.owned.clone(),
         admin_token: true,
         ..Observed::default()
-    };
-    let target = crate::plan::revision::target(&cluster, &observed.revisions, &world.defaults).hash;
-    let observed = Observed {
-        dry_run: Some(accepted(&target)),
-        ..observed
     };
     let defaults = world.defaults.clone();
     let mut state = State {
@@ -57,11 +77,13 @@ fn beginning(spec: &Value, change: impl FnOnce(&mut World), faults: [u8; 3]) -> 
             observed,
             defaults,
             started,
+            wanted: wanted.hash,
         }),
         pods: std::collections::BTreeMap::new(),
         leaders: Vec::new(),
         epoch: 0,
         born: 0,
+        rollout,
         faults,
     };
     for (name, object) in &world.api.pods {
@@ -180,6 +202,39 @@ fn exhaustive_rollout_of_two_pods_without_one_more() {
     let spec = json!({"replicas": 2, "rollout": {"maxSurge": 0, "maxUnavailable": 1}});
     let begin = beginning(&spec, |world| world.roll_to("wsfleet-gateway:2"), [1, 1, 1]);
     search("rollout of 2 pods, no surge", begin, 7);
+}
+
+/// The canary is made, bakes for a while and passes, each step a marker.
+#[test]
+fn exhaustive_rollout_of_two_pods_by_a_canary() {
+    let spec = json!({"replicas": 2, "rollout": {"maxSurge": 1, "canary": {"weight": 1, "bakeSeconds": 5}}});
+    let begin = beginning(&spec, |world| world.roll_to("wsfleet-gateway:2"), [1, 1, 1]);
+    search("rollout of 2 pods by a canary", begin, 7);
+}
+
+/// The canary has sockets when the revision fails, and goes.
+#[test]
+fn exhaustive_rollback_of_a_canary() {
+    let spec =
+        json!({"replicas": 2, "rollout": {"maxSurge": 1, "canary": {"weight": 1, "bakeSeconds": 600}}});
+    let fail = |world: &mut World| {
+        world.roll_to("wsfleet-gateway:2");
+        let bakes = |world: &World| {
+            world
+                .api
+                .revisions
+                .iter()
+                .any(|it| it.rollout.baking_since.is_some())
+        };
+        assert!(world.run_until(120 * SECOND, bakes));
+        let wanted = world.api.revisions.last_mut().unwrap();
+        wanted.rollout.failed = Some("AnalysisFailed: it is worse".to_owned());
+    };
+    search(
+        "rollback of a canary beside 2 pods",
+        beginning(&spec, fail, [1, 1, 1]),
+        7,
+    );
 }
 
 #[test]

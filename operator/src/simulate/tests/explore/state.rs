@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use crate::observe::model::{DryRun, Lease, MetricsView, Observed, PodView};
-use crate::plan::{Action, Defaults};
+use crate::plan::{Action, Defaults, RolloutMarkers};
 use crate::simulate::gateway::Gateway;
 use crate::simulate::time::{Millis, SECOND, stamp};
 
@@ -27,6 +27,8 @@ pub(super) struct Base {
     pub(super) defaults: Defaults,
     /// Pods at the beginning.
     pub(super) started: u32,
+    /// The revision that the specification asks for.
+    pub(super) wanted: String,
 }
 
 /// A pod, and the process in it.
@@ -46,6 +48,8 @@ pub(super) struct Leader {
     /// The pods as it knows them, with what their gateways said.
     pub(super) cache: BTreeMap<String, PodView>,
     pub(super) leases: BTreeMap<String, Lease>,
+    /// The markers of the wanted revision as it knows them.
+    pub(super) rollout: RolloutMarkers,
     pub(super) pending: Vec<Action>,
 }
 
@@ -58,6 +62,8 @@ pub(super) struct State {
     pub(super) epoch: u64,
     /// Pods that were made, as far as UIDs need it.
     pub(super) born: u8,
+    /// The markers of the wanted revision.
+    pub(super) rollout: RolloutMarkers,
     /// Pods may be lost, leaders may crash, and another may lead beside them so many times more.
     pub(super) faults: [u8; 3],
 }
@@ -73,6 +79,7 @@ impl State {
             (name.clone(), view)
         });
         self.leaders[leader].cache = heard.collect();
+        self.leaders[leader].rollout = self.rollout.clone();
     }
 
     /// What the planner is given.
@@ -83,7 +90,12 @@ impl State {
             let (at, state) = pod.gateway.as_ref()?;
             Some((pod.name.clone(), (*at, state.connections)))
         });
+        let mut revisions = self.base.observed.revisions.clone();
+        for revision in revisions.iter_mut().filter(|it| it.hash == self.base.wanted) {
+            revision.rollout = leader.rollout.clone();
+        }
         Observed {
+            revisions,
             metrics: MetricsView {
                 connections: counted.collect(),
                 error: None,
@@ -105,6 +117,7 @@ impl State {
             spans_left: None,
             cache: BTreeMap::new(),
             leases: BTreeMap::new(),
+            rollout: RolloutMarkers::default(),
             pending: Vec::new(),
         });
         self.refresh(self.leaders.len() - 1);
@@ -112,12 +125,14 @@ impl State {
 
     /// Lets `span` pass.
     pub(super) fn pass_time(&mut self, span: Millis) {
+        age_markers(&mut self.rollout, span);
         for pod in self.pods.values_mut() {
             age(&mut pod.view, span);
             pod.gateway.age(span);
         }
         for leader in &mut self.leaders {
             older(&mut leader.since, span);
+            age_markers(&mut leader.rollout, span);
             leader.cache.values_mut().for_each(|view| age(view, span));
             for lease in leader.leases.values_mut() {
                 older(&mut lease.granted_at, span);
@@ -132,7 +147,11 @@ impl State {
     /// A number that equal states share.
     pub(super) fn digest(&self) -> u64 {
         let mut hash = Hash(DefaultHasher::new());
-        let _ = write!(hash, "{}.{}{:?}", self.epoch, self.born, self.faults);
+        let _ = write!(
+            hash,
+            "{}.{}{:?}{:?}",
+            self.epoch, self.born, self.faults, self.rollout
+        );
         for pod in self.pods.values() {
             let gateway = &pod.gateway;
             let told = (gateway.sockets.len(), gateway.alive, gateway.lease(NOW));
@@ -146,8 +165,8 @@ impl State {
         for leader in &self.leaders {
             let _ = write!(
                 hash,
-                "{:?}{:?}{:?}{:?}{:?}",
-                leader.epoch, leader.since, leader.spans_left, leader.cache, leader.leases
+                "{:?}{:?}{:?}{:?}{:?}{:?}",
+                leader.epoch, leader.since, leader.spans_left, leader.cache, leader.leases, leader.rollout
             );
             leader.pending.iter().for_each(|action| tell(action, &mut hash));
         }
@@ -160,7 +179,10 @@ fn tell(action: &Action, hash: &mut Hash) {
     let _ = match action {
         Action::CreatePod(pod) => write!(hash, "create {:?}", pod.metadata.name),
         Action::DryRunPod { hash: revision, .. } => write!(hash, "try {revision}"),
-        Action::MarkPod { .. } | Action::DeletePod { .. } | Action::Drain { .. } => {
+        Action::MarkRevision { .. }
+        | Action::MarkPod { .. }
+        | Action::DeletePod { .. }
+        | Action::Drain { .. } => {
             write!(hash, "{action:?}")
         }
         other => write!(hash, "{:?}", std::mem::discriminant(other)),
@@ -182,6 +204,18 @@ fn older(at: &mut Timestamp, span: Millis) {
         .saturating_sub(back)
         .unwrap_or(Timestamp::MIN)
         .max(stamp(NOW - LONG_AGO));
+}
+
+fn age_markers(rollout: &mut RolloutMarkers, span: Millis) {
+    for at in [
+        &mut rollout.started_at,
+        &mut rollout.baking_since,
+        &mut rollout.canary_passed_at,
+    ] {
+        for at in at.iter_mut() {
+            older(at, span);
+        }
+    }
 }
 
 fn age(view: &mut PodView, span: Millis) {

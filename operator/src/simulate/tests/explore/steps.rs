@@ -3,6 +3,7 @@
 use wsfleet_crds::admin::{DrainMode, GatewayPhase};
 
 use super::state::{Base, NOW, Pod, State};
+use crate::observe::model::RevisionView;
 use crate::plan::{Action, budget, plan};
 use crate::simulate::api;
 use crate::simulate::gateway::Gateway;
@@ -186,6 +187,14 @@ impl State {
                     self.pods.insert(name.clone(), Pod { view, gateway });
                 }
                 self.wrote(leader, &name);
+            }
+            Action::MarkRevision { name, annotations } => {
+                let base = &self.base;
+                let is_wanted = |it: &RevisionView| it.name == name && it.hash == base.wanted;
+                if base.observed.revisions.iter().any(is_wanted) {
+                    api::mark_rollout(&mut self.rollout, &annotations);
+                    self.leaders[leader].rollout = self.rollout.clone();
+                }
             }
             Action::MarkPod {
                 name,

@@ -1,0 +1,163 @@
+//! How many pods of which revision are wanted now, and which of the old ones may stay.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use wsfleet_crds::labels::DrainReason;
+use wsfleet_crds::v1alpha1::{RolloutSpec, RolloutStrategy};
+
+use super::{Course, Stage};
+use crate::plan::fleet::{Fleet, Member, State};
+
+/// How many pods of which revision are wanted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Split {
+    /// Of the target.
+    pub(crate) new: u32,
+    /// Of the revision before; made anew when there are fewer.
+    pub(crate) old: u32,
+    /// Old pods that stay although there are more than `old`.
+    pub(crate) keep: u32,
+}
+
+impl Split {
+    /// Whether the old pods stay beside the new ones.
+    pub(crate) fn is_beside(self, desired: u32) -> bool {
+        self.old > 0 && self.new + self.old > desired
+    }
+}
+
+impl Split {
+    /// What `stage` wants of `desired` pods.
+    fn new(course: &Course, stage: Stage, spec: &RolloutSpec, fleet: &Fleet<'_>, desired: u32) -> Self {
+        let held = if course.stable.is_some() && stage != Stage::RollingBack {
+            spec.partition.round_up(desired).min(desired)
+        } else {
+            0
+        };
+        let (new_pods, old_pods) = (
+            fleet.count(|member| is_new(member, course)),
+            fleet.count(|member| !is_new(member, course) && member.state == State::Staying),
+        );
+        match stage {
+            Stage::Validating => Self::beside(0, desired),
+            Stage::Canary | Stage::Baking => canary(spec, desired, held),
+            // it is not to be relied upon: the others are made whole
+            Stage::Halted => Self::beside(new_pods.min(desired), desired),
+            Stage::OnDelete => {
+                let keep = desired.saturating_sub(new_pods);
+                let new = desired - old_pods.min(keep);
+                Self { new, old: 0, keep }
+            }
+            Stage::Waves if waits_for_green(course, spec, fleet, desired, held) => {
+                Self::beside(desired - held, desired)
+            }
+            Stage::Waves | Stage::RollingBack => Self::instead(desired - held, desired),
+        }
+    }
+
+    /// `new` pods in the places of old ones.
+    fn instead(new: u32, desired: u32) -> Self {
+        let old = desired - new;
+        Self { new, old, keep: old }
+    }
+
+    /// `new` pods beside a whole fleet of old ones.
+    fn beside(new: u32, desired: u32) -> Self {
+        Self {
+            new,
+            old: desired,
+            // more would take the places of the new ones
+            keep: desired,
+        }
+    }
+}
+
+/// Pods that may exist beyond `desired` ones while pods are replaced.
+pub(crate) fn surge(spec: &RolloutSpec, desired: u32) -> u32 {
+    let surge = spec.max_surge.round_up(desired);
+    if spec.strategy == RolloutStrategy::BlueGreen {
+        surge.max(desired)
+    } else {
+        surge
+    }
+}
+
+fn is_new(member: &Member<'_>, course: &Course) -> bool {
+    member.state == State::Staying && member.pod.revision == course.target().hash
+}
+
+fn canary(spec: &RolloutSpec, desired: u32, held: u32) -> Split {
+    let pods = spec.canary.weight.round_up(desired).max(1).min(desired - held);
+    match surge(spec, desired) {
+        0 => Split::instead(pods.min(spec.max_unavailable.round_down(desired).max(1)), desired),
+        surge => Split::beside(pods.min(surge), desired),
+    }
+}
+
+/// Whether no pod of the first fleet may go because the second is not all there. Once one goes, it does not matter any
+/// more.
+fn waits_for_green(course: &Course, spec: &RolloutSpec, fleet: &Fleet<'_>, desired: u32, held: u32) -> bool {
+    let leaves = |member: &Member<'_>| {
+        let stable = course.stable.as_ref();
+        member.reason() == Some(DrainReason::Rollout)
+            && stable.is_some_and(|stable| stable.hash == member.pod.revision)
+    };
+    spec.strategy == RolloutStrategy::BlueGreen
+        && course.stable.is_some()
+        && fleet.count(leaves) == 0
+        && fleet.count(|member| is_new(member, course) && member.available) < desired - held
+}
+
+/// Finds out how many pods of which revision are wanted, and lets as many old ones stay: those that have not begun to leave first, then those of the stable revision, then the
+/// fullest. In a trial a revision between the stable and the wanted one has no claim.
+pub(crate) fn hold(
+    fleet: &mut Fleet<'_>,
+    course: &Course,
+    stage: Stage,
+    spec: &RolloutSpec,
+    desired: u32,
+) -> Split {
+    let split = Split::new(course, stage, spec, fleet, desired);
+    let stable = course.stable.as_ref().map(|stable| stable.hash.as_str());
+    let trial = matches!(stage, Stage::Canary | Stage::Baking);
+    let target = course.target().hash.clone();
+    let may_stay = |member: &Member<'_>| {
+        member.is_live()
+            && member.pod.revision != target
+            && member.must_go.is_none_or(|reason| reason == DrainReason::Rollout)
+            && (!trial || Some(member.pod.revision.as_str()) == stable)
+    };
+    let mut candidates: Vec<_> = fleet.filter(may_stay).collect();
+    candidates.sort_by_key(|member| {
+        (
+            match member.state {
+                State::Staying => 0,
+                State::Cordoned => 1,
+                _ => 2,
+            },
+            !member.available,
+            Some(member.pod.revision.as_str()) != stable,
+            Reverse(member.connections),
+            member.pod.name.clone(),
+        )
+    });
+    candidates.truncate(split.keep as usize);
+    let held: BTreeSet<String> = candidates
+        .into_iter()
+        .map(|member| member.pod.name.clone())
+        .collect();
+    for member in &mut fleet.members {
+        let outdated = member.pod.revision != target && member.must_go != Some(DrainReason::NodeDrain);
+        if outdated {
+            member.must_go = (!held.contains(&member.pod.name)).then_some(DrainReason::Rollout);
+        }
+    }
+    fleet.moving = stage.on_trial() || fleet.has_outdated() || waits(course, stage, split, desired);
+    split
+}
+
+/// Whether a second fleet is being made beside the first.
+fn waits(course: &Course, stage: Stage, split: Split, desired: u32) -> bool {
+    course.stable.is_some() && stage == Stage::Waves && split.is_beside(desired)
+}

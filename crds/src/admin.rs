@@ -135,9 +135,9 @@ pub const PING_BOUNDS_MS: [f64; 12] = [
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GatewayHealth {
-    /// Upgrades that clients asked for; those refused because of a drain are not counted.
+    /// Upgrades that clients asked for; those refused because of a drain or of the handshakes' pace are not.
     pub handshakes: u64,
-    /// Those of them that the gateway failed: full, too busy, no keys to verify tokens with, no broker.
+    /// Those of them that the gateway failed: full, no keys to verify tokens with, no broker.
     pub handshakes_failed: u64,
     /// Those of them that it refused for what the client did: no valid token, wrong origin, too many from one address.
     pub handshakes_refused: u64,

@@ -7,12 +7,10 @@ use super::{Metrics, Rejection};
 use crate::protocol::CloseReason;
 
 impl Rejection {
-    /// Whether the gateway failed the client. What a drain refuses is neither this nor the client's fault.
+    /// Whether the gateway failed the client. What a drain or the pace of handshakes refuses is neither this nor the
+    /// client's fault: after a drain everybody comes at once, and is told when to come again.
     const fn is_failure(self) -> bool {
-        matches!(
-            self,
-            Self::Capacity | Self::HandshakeRate | Self::KeysUnavailable | Self::Broker
-        )
+        matches!(self, Self::Capacity | Self::KeysUnavailable | Self::Broker)
     }
 
     /// Whether the upgrade was answered with 101 first, so that the client is told why by a close code.
@@ -63,7 +61,7 @@ impl Metrics {
         };
         for (reason, counter) in Rejection::ALL.into_iter().zip(&self.rejected) {
             let count = counter.get();
-            if reason == Rejection::Draining {
+            if matches!(reason, Rejection::Draining | Rejection::HandshakeRate) {
                 continue;
             }
             if !reason.is_after_upgrade() {
@@ -114,7 +112,7 @@ mod tests {
     #[test]
     fn a_handshake_is_counted_once_and_a_drain_speaks_against_nobody() {
         let metrics = Metrics::new("gw").unwrap();
-        // upgraded: 3, of which one has a bad token and one meets no keys; not upgraded: full, wrong origin, drained
+        // upgraded: 3, of which one has a bad token and one meets no keys; not upgraded: full, wrong origin, drained, paced
         metrics.connections.inc_by(3);
         for reason in [
             Rejection::Unauthorized,
@@ -122,6 +120,7 @@ mod tests {
             Rejection::Capacity,
             Rejection::Origin,
             Rejection::Draining,
+            Rejection::HandshakeRate,
         ] {
             metrics.rejected(reason);
         }

@@ -184,7 +184,12 @@ fn create(pass: &Pass<'_>, missing: [(Age, u32); 2], draft: &mut Draft) {
 fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
     let outgoing = |member: &Member<'_>| member.state == State::Staying && member.must_go.is_some();
     let mut victims: Vec<_> = pass.fleet.filter(outgoing).collect();
-    if victims.is_empty() || !pass.gate.is_open() {
+    if !pass.gate.is_open() {
+        // what leaves its node is replaced by the revision before, if there is one
+        let is_node = |member: &&Member<'_>| member.must_go == Some(DrainReason::NodeDrain);
+        victims.retain(|member| pass.course.stable.is_some() && is_node(member));
+    }
+    if victims.is_empty() {
         return;
     }
     let idle: BTreeSet<_> = victims

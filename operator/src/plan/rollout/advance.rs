@@ -1,5 +1,6 @@
 //! The markers of a rollout: each is written when what it says has come true, and acted upon when it is seen.
 
+use wsfleet_crds::condition::reason::{ANALYSIS_FAILED, PROGRESS_DEADLINE_EXCEEDED};
 use wsfleet_crds::labels::{self, PodPhase};
 
 use super::{Stage, Verdict, judge};
@@ -7,6 +8,9 @@ use crate::plan::action::Action;
 use crate::plan::draft::{Draft, Marks, Pass, marks};
 use crate::plan::fleet::Member;
 use crate::plan::time::{after, text};
+
+/// Characters that are kept of what somebody else says: it becomes an annotation and is shown in conditions.
+pub(super) const MOST_TOLD: usize = 512;
 
 /// Every marker of a rollout.
 const MARKERS: [&str; 4] = [
@@ -51,7 +55,10 @@ pub(crate) fn advance(pass: &Pass<'_>, draft: &mut Draft) {
         );
     }
     match pass.stage {
-        Stage::Canary if is_whole(pass) => mark(&revision.name, at(labels::BAKING_SINCE, pass), draft),
+        // a partition that holds everything leaves nothing to try
+        Stage::Canary if pass.split.new > 0 && is_whole(pass) => {
+            mark(&revision.name, at(labels::BAKING_SINCE, pass), draft);
+        }
         Stage::Baking => {
             let since = revision.rollout.baking_since.unwrap_or(pass.now);
             let over = after(since, pass.cluster.spec.rollout.canary.bake_seconds);
@@ -79,17 +86,18 @@ fn is_whole(pass: &Pass<'_>) -> bool {
 
 /// Why the wanted revision must not go on.
 fn failure(pass: &Pass<'_>, verdict: &Verdict) -> Option<String> {
-    if let Verdict::Bad(text) = verdict {
-        return Some(format!(
-            "{}: {text}",
-            wsfleet_crds::condition::reason::ANALYSIS_FAILED
-        ));
-    }
-    let late = late(pass, |member| member.pod.phase == PodPhase::Pending)?;
-    Some(format!(
-        "{}: {late}",
-        wsfleet_crds::condition::reason::PROGRESS_DEADLINE_EXCEEDED
-    ))
+    let (reason, text) = if let Verdict::Bad(text) = verdict {
+        (ANALYSIS_FAILED, text.clone())
+    } else {
+        // for a pod that no node has room for, a revision that came up elsewhere is not to blame
+        let tried = pass.course.markers.canary_passed_at.is_some();
+        let blamed = |member: &Member<'_>| {
+            member.pod.phase == PodPhase::Pending && !(tried && member.pod.node.is_none())
+        };
+        (PROGRESS_DEADLINE_EXCEEDED, late(pass, blamed)?)
+    };
+    let text: String = text.chars().take(MOST_TOLD).collect();
+    Some(format!("{reason}: {text}"))
 }
 
 /// A pod of the target, for which `predicate` holds, that did not become available within the deadline, and what the

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use wsfleet_crds::admin::{GatewayHealth, PING_BOUNDS_MS};
 use wsfleet_crds::v1alpha1::{AnalysisSpec, BuiltinAnalysis};
 
+use super::advance::MOST_TOLD;
 use crate::plan::draft::{Draft, Pass};
 use crate::plan::fleet::Member;
 
@@ -75,10 +76,10 @@ fn judge_one(pass: &Pass<'_>, analysis: &AnalysisSpec) -> Verdict {
     }
 }
 
-/// What was to be seen at `at`; `None` when nothing could be seen yet.
+/// What was to be seen at `at`; `None` when nothing could be seen yet, or by another leader only.
 fn measure(pass: &Pass<'_>, analysis: &AnalysisSpec, at: Timestamp) -> Option<Measured> {
     let began = pass.course.markers.started_at?;
-    if at < began {
+    if at < began.max(pass.observed.leader_since) {
         return None;
     }
     let Some(builtin) = analysis.builtin else {
@@ -88,7 +89,12 @@ fn measure(pass: &Pass<'_>, analysis: &AnalysisSpec, at: Timestamp) -> Option<Me
     if builtin == BuiltinAnalysis::Restarts {
         return Some(restarts(pass, analysis.limit(), at, began, is_new));
     }
-    let new = sum(pass, at, is_new)?;
+    let Some(new) = sum(pass, at, is_new) else {
+        // a canary that is whole answers, or there is something to find out before the others follow
+        let whole = pass.course.markers.baking_since.is_some_and(|since| at >= since);
+        return whole
+            .then(|| Measured::Unknown("no gateway of the revision has told what it counted".to_owned()));
+    };
     let old = sum(pass, at, |member| !is_new(member)).unwrap_or_default();
     Some(match builtin {
         BuiltinAnalysis::HandshakeErrorRatio => handshakes(&new, &old, analysis),
@@ -262,7 +268,7 @@ fn queried(pass: &Pass<'_>, analysis: &AnalysisSpec, at: Timestamp) -> Option<Me
         .rfind(|(seen, _)| *seen <= at && *seen >= oldest_that_counts);
     Some(match last {
         None => Measured::Unknown("Prometheus has not been asked yet".to_owned()),
-        Some((_, Err(error))) => Measured::Unknown(error.clone()),
+        Some((_, Err(error))) => Measured::Unknown(error.chars().take(MOST_TOLD).collect()),
         Some((_, Ok(value))) if *value > analysis.limit() => Measured::Bad(format!(
             "the query yields {value}, more than {}",
             analysis.limit()

@@ -125,15 +125,18 @@ impl Course {
         );
         if self.back {
             Stage::RollingBack
-        } else if self.stable.is_none() || others == 0 {
-            // nobody has sockets to lose, or nothing to go back to
+        } else if self.stable.is_none() {
+            // nothing to go back to
+            Stage::Waves
+        } else if self.markers.failed.is_some() && rollout.strategy != RolloutStrategy::OnDelete {
+            Stage::Halted
+        } else if others == 0 {
+            // nobody has sockets to lose
             Stage::Waves
         } else if !gate.is_open() {
             Stage::Validating
         } else if rollout.strategy == RolloutStrategy::OnDelete {
             Stage::OnDelete
-        } else if self.markers.failed.is_some() {
-            Stage::Halted
         } else if self.markers.canary_passed_at.is_some()
             || !has_canary
             // two gateways without a broker between them would be two fleets
@@ -148,7 +151,8 @@ impl Course {
     }
 }
 
-/// The revision that the fleet last ran completely, or, should the status have been lost, the one most pods are of.
+/// The revision that the fleet last ran completely. Should the status be lost, or older than the fleet, since no pod of
+/// that revision is left: the one that most pods are of.
 fn stable(cluster: &WebSocketCluster, observed: &Observed, wanted: &str) -> Option<Target> {
     let complete = cluster
         .status
@@ -162,14 +166,19 @@ fn stable(cluster: &WebSocketCluster, observed: &Observed, wanted: &str) -> Opti
         pods.filter(|pod| pod.revision == revision.hash && pod.ready_since.is_some())
             .count()
     };
+    let is_left = |revision: &RevisionView| {
+        let mut pods = observed.pods.iter().filter(|pod| pod.revision == revision.hash);
+        pods.any(|pod| pod.deleting_since.is_none() && !pod.finished)
+    };
     let others = || observed.revisions.iter().filter(|it| it.hash != wanted);
-    others()
-        .find(|revision| Some(revision.hash.as_str()) == complete)
-        .or_else(|| {
-            others()
-                .filter(|revision| pods_of(revision) > 0)
-                .max_by_key(|revision| (pods_of(revision), revision.number))
-        })
+    let last = others().find(|revision| Some(revision.hash.as_str()) == complete);
+    let largest = || {
+        let serving = others().filter(|revision| pods_of(revision) > 0 && revision.rollout.failed.is_none());
+        serving.max_by_key(|revision| (pods_of(revision), revision.number))
+    };
+    last.filter(|last| is_left(last))
+        .or_else(largest)
+        .or(last)
         .map(|revision| Target {
             hash: revision.hash.clone(),
             data: Ok(revision.data.clone()),

@@ -37,7 +37,7 @@ impl Split {
         };
         let (new_pods, old_pods) = (
             fleet.count(|member| is_new(member, course)),
-            fleet.count(|member| !is_new(member, course) && member.state == State::Staying),
+            fleet.count(|member| is_old(member, course)),
         );
         match stage {
             Stage::Validating => Self::beside(0, desired),
@@ -87,6 +87,14 @@ fn is_new(member: &Member<'_>, course: &Course) -> bool {
     member.state == State::Staying && member.pod.revision == course.target().hash
 }
 
+/// Stays, and may: a pod that never served has a claim only where its revision is known to come up.
+fn is_old(member: &Member<'_>, course: &Course) -> bool {
+    let other = member.state == State::Staying && member.pod.revision != course.target().hash;
+    let stable = course.stable.as_ref();
+    let is_stable = stable.is_some_and(|stable| stable.hash == member.pod.revision);
+    other && (is_stable || !member.never_served())
+}
+
 fn canary(spec: &RolloutSpec, desired: u32, held: u32) -> Split {
     let pods = spec.canary.weight.round_up(desired).max(1).min(desired - held);
     match surge(spec, desired) {
@@ -109,8 +117,10 @@ fn waits_for_green(course: &Course, spec: &RolloutSpec, fleet: &Fleet<'_>, desir
         && fleet.count(|member| is_new(member, course) && member.available) < desired - held
 }
 
-/// Finds out how many pods of which revision are wanted, and lets as many old ones stay: those that have not begun to leave first, then those of the stable revision, then the
-/// fullest. In a trial a revision between the stable and the wanted one has no claim.
+/// Finds out how many pods of which revision are wanted, and lets as many old ones stay: those that have not begun to
+/// leave first, then those of the stable revision, then the fullest. In a trial those of the stable revision come first,
+/// and of a revision between it and the wanted one as many stay as are missing, so that nobody is moved for the trial's
+/// sake.
 pub(crate) fn hold(
     fleet: &mut Fleet<'_>,
     course: &Course,
@@ -122,22 +132,25 @@ pub(crate) fn hold(
     let stable = course.stable.as_ref().map(|stable| stable.hash.as_str());
     let trial = matches!(stage, Stage::Canary | Stage::Baking);
     let target = course.target().hash.clone();
+    let is_stable = |member: &Member<'_>| Some(member.pod.revision.as_str()) == stable;
     let may_stay = |member: &Member<'_>| {
         member.is_live()
             && member.pod.revision != target
             && member.must_go.is_none_or(|reason| reason == DrainReason::Rollout)
-            && (!trial || Some(member.pod.revision.as_str()) == stable)
+            && (is_stable(member) || !member.never_served())
+            && (!trial || is_stable(member) || member.state == State::Staying)
     };
     let mut candidates: Vec<_> = fleet.filter(may_stay).collect();
     candidates.sort_by_key(|member| {
         (
+            trial && !is_stable(member),
             match member.state {
                 State::Staying => 0,
                 State::Cordoned => 1,
                 _ => 2,
             },
             !member.available,
-            Some(member.pod.revision.as_str()) != stable,
+            !is_stable(member),
             Reverse(member.connections),
             member.pod.name.clone(),
         )
@@ -153,7 +166,9 @@ pub(crate) fn hold(
             member.must_go = (!held.contains(&member.pod.name)).then_some(DrainReason::Rollout);
         }
     }
-    fleet.moving = stage.on_trial() || fleet.has_outdated() || waits(course, stage, split, desired);
+    // a partition that holds everything is as far as the rollout goes
+    let on_trial = stage.on_trial() && !(trial && split.new == 0);
+    fleet.moving = on_trial || fleet.has_outdated() || waits(course, stage, split, desired);
     split
 }
 

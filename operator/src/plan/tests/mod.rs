@@ -2,6 +2,7 @@
 
 mod analysis;
 mod autoscaling;
+mod course;
 mod lifecycle;
 mod properties;
 mod rollout;

@@ -340,6 +340,9 @@ impl World {
         self.observed.leader_since = self.now;
         self.observed.leases.clear();
         self.observed.dry_run = None;
+        for pod in &mut self.pods {
+            pod.view.health.clear();
+        }
     }
 
     pub(super) fn miss_secret(&mut self, missing: bool) {

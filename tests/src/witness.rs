@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
+use kube::core::{Selector, SelectorExt as _};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -45,6 +47,8 @@ pub struct Story {
     pub deleted_at: Option<Timestamp>,
     /// No longer there.
     pub gone: bool,
+    /// The largest number of PodDisruptionBudgets that applied to it at once; with two, every eviction fails.
+    pub budgets: usize,
 }
 
 impl Story {
@@ -77,13 +81,13 @@ impl Witness {
         let stories = Arc::new(Mutex::new(Stories::new()));
         let most_pods = Arc::new(Mutex::new(0));
         let (seen, most) = (Arc::clone(&stories), Arc::clone(&most_pods));
-        let api = fleet.namespace.api::<Pod>();
+        let (api, budgets) = (fleet.namespace.api(), fleet.namespace.api());
         let task = tokio::spawn(async move {
             let mut tick = interval(PERIOD);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                look(&api, &seen, &most).await;
+                look(&api, &budgets, &seen, &most).await;
             }
         });
         Self {
@@ -110,11 +114,20 @@ impl Drop for Witness {
     }
 }
 
-async fn look(api: &Api<Pod>, stories: &Mutex<Stories>, most: &Mutex<usize>) {
+async fn look(
+    api: &Api<Pod>,
+    budgets: &Api<PodDisruptionBudget>,
+    stories: &Mutex<Stories>,
+    most: &Mutex<usize>,
+) {
     let selector = ListParams::default().labels(&format!("{}={NAME}", labels::CLUSTER));
-    let Ok(pods) = api.list(&selector).await else {
+    let (Ok(pods), Ok(budgets)) = (
+        api.list(&selector).await,
+        budgets.list(&ListParams::default()).await,
+    ) else {
         return;
     };
+    let selectors: Vec<_> = budgets.items.into_iter().filter_map(selector_of).collect();
     let gauges = pods.items.iter().map(|pod| async move {
         let address = SocketAddr::new(pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?, ADMIN_PORT);
         let answer = timeout(PERIOD * 4, Ask::get("/metrics").send(address))
@@ -136,8 +149,19 @@ async fn look(api: &Api<Pod>, stories: &Mutex<Stories>, most: &Mutex<usize>) {
     let mut most = most.lock();
     *most = living.max(*most);
     for (pod, gauge) in pods.items.iter().zip(gauges) {
-        write_down(stories.entry(pod.name_any()).or_default(), pod, gauge);
+        let story = stories.entry(pod.name_any()).or_default();
+        write_down(story, pod, gauge);
+        let budgets = selectors
+            .iter()
+            .filter(|selector| selector.matches(pod.labels()))
+            .count();
+        story.budgets = story.budgets.max(budgets);
     }
+}
+
+/// Which pods a budget is about.
+fn selector_of(budget: PodDisruptionBudget) -> Option<Selector> {
+    budget.spec?.selector?.try_into().ok()
 }
 
 fn write_down(story: &mut Story, pod: &Pod, gauge: Option<u64>) {

@@ -15,7 +15,7 @@ use wsfleet_load::{Load, Reconnect, Report};
 use wsfleet_tests::cluster::Cluster;
 use wsfleet_tests::scenario::{Failure, Fleet};
 use wsfleet_tests::verdict::{every_close_had_a_code, nothing_was_cut, nothing_was_lost};
-use wsfleet_tests::witness::Witness;
+use wsfleet_tests::witness::{Stories, Witness};
 
 const CHANGE: Duration = Duration::from_mins(2);
 
@@ -115,30 +115,41 @@ async fn a_gateway_pod_that_somebody_deletes_closes_every_socket_with_a_code_and
     Ok(())
 }
 
-#[tokio::test]
-async fn kubectl_drain_of_a_node_finishes_and_closes_every_socket_with_a_code() -> Result<(), Failure> {
+/// What came of draining a node.
+struct Drained {
+    report: Report,
+    stories: Stories,
+    /// By kubectl.
+    printed: String,
+}
+
+/// Drains a node with three of a fleet's six gateways, as an administrator does, and waits until all is well again. Holds in
+/// either mode: every close has a code, only what was on the node has gone, and no pod was ever in two budgets.
+async fn drain_a_node(prefix: &str, mode: &str) -> Result<Drained, Failure> {
     let cluster = Cluster::connect().await?;
-    let fleet = Fleet::prepare(&cluster, "drain").await?;
-    let mut spec = gateways(4);
+    let fleet = Fleet::prepare(&cluster, prefix).await?;
+    let mut spec = gateways(6);
+    spec["disruption"] = json!({"mode": mode});
     // only this fleet's pods are evicted: other scenarios may have gateways on the node
     let scenario = fleet.namespace.name().to_owned();
     spec["template"] = json!({"metadata": {"labels": {"scenario": scenario}}});
     fleet.apply_spec(spec).await?;
     fleet.until_ready(CHANGE).await?;
-    let load = staying_clients(&fleet, 400).await?;
+    let load = staying_clients(&fleet, 300).await?;
     let nodes = cluster.nodes().await?;
     let (leaving, staying) = (nodes[0].as_str(), nodes[1].as_str());
     let before = fleet.pods().await?;
     let on_it = before.iter().filter(|pod| node_of(pod) == leaving).count();
-    assert!(on_it > 0, "gateways are spread over the nodes");
+    assert_eq!(on_it, 3, "gateways are spread over the nodes");
     let witness = Witness::start(&fleet);
 
     let cordon = cluster.cordon(leaving).await?;
     let printed = cordon.drain(&format!("scenario={scenario}"), CHANGE).await?;
-    let after = until_whole(&fleet, 4).await?;
+    let after = until_whole(&fleet, 6).await?;
     fleet.until_joined(&load, CHANGE).await?;
     drop(cordon);
     let report = load.stop().await;
+    let stories = witness.stories();
 
     every_close_had_a_code(&report)?;
     assert_eq!(
@@ -151,14 +162,34 @@ async fn kubectl_drain_of_a_node_finishes_and_closes_every_socket_with_a_code() 
         after.iter().all(|pod| node_of(pod) == staying),
         "all gateways are on {staying}"
     );
-    let stories = witness.stories();
     let gone = stories.values().filter(|story| story.gone);
     assert!(gone.clone().all(|story| story.node == leaving), "{stories:?}");
     assert_eq!(gone.count(), on_it, "{stories:?}");
-    println!(
-        "drained {leaving} with {on_it} gateways: closes {:?}\n{printed}",
-        report.closes.by_code
-    );
+    assert!(stories.values().all(|story| story.budgets == 1), "{stories:?}");
+    Ok(Drained {
+        report,
+        stories,
+        printed,
+    })
+}
+
+#[tokio::test]
+async fn kubectl_drain_of_a_node_closes_every_socket_with_a_code_while_gateways_may_be_evicted()
+-> Result<(), Failure> {
+    let drained = drain_a_node("drain", "Cooperative").await?;
+    println!("closes {:?}\n{}", drained.report.closes.by_code, drained.printed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn kubectl_drain_of_a_node_waits_in_strict_mode_until_each_gateway_is_empty() -> Result<(), Failure> {
+    let drained = drain_a_node("strict", "Strict").await?;
+    nothing_was_cut(&drained.report, &drained.stories)?;
+    for story in drained.stories.values().filter(|story| story.gone) {
+        // who is evicted has a deadline at most: only an operator that found it empty writes this
+        assert!(story.drained_at.is_some(), "evicted with sockets: {story:?}");
+    }
+    println!("closes {:?}\n{}", drained.report.closes.by_code, drained.printed);
     Ok(())
 }
 

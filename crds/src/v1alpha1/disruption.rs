@@ -9,8 +9,13 @@ use super::default::int;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionSpec {
-    /// Pods that may be evicted at the same time; it becomes the minAvailable of the PodDisruptionBudget. Default 1. An
-    /// evicted gateway closes its sockets one by one within its grace period.
+    /// Cooperative (default): a gateway may be evicted, maxUnavailable at a time, and closes its sockets one by one within
+    /// its grace period. Strict: none is ever evicted; the cordon or taint of its node drains it as a rollout would, and
+    /// `kubectl drain` waits until it is gone.
+    #[serde(default)]
+    pub mode: DisruptionMode,
+    /// Pods that may be evicted at the same time while the mode is Cooperative; it becomes the minAvailable of the
+    /// PodDisruptionBudget. Default 1. A node's drain may leave so many fewer than wanted in either mode.
     #[serde(default = "int::<1>")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_unavailable: u32,
@@ -19,6 +24,16 @@ pub struct DisruptionSpec {
     #[serde(default = "default_drain_taints")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub drain_taints: Vec<String>,
+}
+
+/// What an eviction may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DisruptionMode {
+    #[allow(missing_docs, reason = "a doc on a variant would make the schema a oneOf")]
+    #[default]
+    Cooperative,
+    #[allow(missing_docs, reason = "as above")]
+    Strict,
 }
 
 fn default_drain_taints() -> Vec<String> {
@@ -34,6 +49,7 @@ fn default_drain_taints() -> Vec<String> {
 impl Default for DisruptionSpec {
     fn default() -> Self {
         Self {
+            mode: DisruptionMode::default(),
             max_unavailable: 1,
             drain_taints: default_drain_taints(),
         }

@@ -40,7 +40,7 @@ pub use autoscaling::{
 };
 pub use broker::{BrokerSpec, Durability, Events, MemoryBroker, NatsBroker, RedisBroker};
 pub use crd::{crd, crd_yaml};
-pub use disruption::DisruptionSpec;
+pub use disruption::{DisruptionMode, DisruptionSpec};
 pub use drain::{DrainSpec, PassiveSpec, ReconnectSpec};
 pub use gateway::{API_PORT, CapacitySpec, GatewaySpec, SlowConsumerPolicy, SlowConsumerRule};
 pub use history::{DirectHistory, DirectHistoryPolicy, HistoryPolicy, HistoryRule};

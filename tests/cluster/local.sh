@@ -151,7 +151,8 @@ start_proxy() {
     # where the kernel shows bridged packets to iptables, pods see each other's own addresses behind a service too
     [ -e /proc/sys/net/bridge ] || modprobe br_netfilter 2>/dev/null || true
     if set_kernel net/bridge/bridge-nf-call-iptables 1; then masquerade=false; fi
-    sed -e "s#@KUBECONFIG@#$CLUSTER_DIR/kubeconfigs/proxy#; s#@MASQUERADE@#$masquerade#" "$HERE/config/kube-proxy.yaml" |
+    sed -e "s#@KUBECONFIG@#$CLUSTER_DIR/kubeconfigs/proxy#; s#@MASQUERADE@#$masquerade#; s#@MODE@#${PROXY_MODE:-iptables}#" \
+        "$HERE/config/kube-proxy.yaml" |
         put "$CLUSTER_DIR/kube-proxy.yaml"
     start kube-proxy kube-proxy --config="$CLUSTER_DIR/kube-proxy.yaml" # with it, its flags are ignored
 }

@@ -17,6 +17,7 @@ mod audit;
 mod helm;
 mod namespace;
 mod node;
+mod proxy_mode;
 mod report;
 mod tool;
 mod wait;
@@ -31,6 +32,7 @@ pub use audit::{AuditError, AuditLog, Write, tally};
 pub use helm::Release;
 pub use namespace::Namespace;
 pub use node::Cordon;
+pub use proxy_mode::ProxyMode;
 pub use tool::ToolError;
 pub use wait::{Deadline, Seen, has_condition, until};
 

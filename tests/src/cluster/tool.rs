@@ -61,7 +61,8 @@ impl Cluster {
     }
 }
 
-fn finish(
+/// What a program printed, or why it failed.
+pub(super) fn finish(
     program: &'static str,
     args: &[&str],
     result: std::io::Result<Output>,

@@ -2,6 +2,7 @@
 //!
 //! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
 
+pub mod api_proxy;
 pub mod broker;
 pub mod census;
 pub mod chat;
@@ -28,6 +29,7 @@ pub mod redis;
 pub mod redis_cluster;
 pub mod redis_tls;
 pub mod resume;
+pub mod roll_call;
 pub mod scenario;
 pub mod sentinel;
 pub mod settings;

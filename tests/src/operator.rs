@@ -4,6 +4,7 @@
 //! there too, and is killed when its handle is dropped.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -32,36 +33,86 @@ pub struct Operator {
     address: SocketAddr,
 }
 
+/// How an operator is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    namespace: String,
+    identity: String,
+    lease: String,
+    kubeconfig: PathBuf,
+    gateway_image: String,
+}
+
+impl Settings {
+    /// For one namespace, with that identity.
+    pub fn of(namespace: &Namespace, identity: &str) -> Self {
+        Self {
+            namespace: namespace.name().to_owned(),
+            identity: identity.to_owned(),
+            lease: LEASE.to_owned(),
+            kubeconfig: namespace.cluster().kubeconfig(),
+            gateway_image: namespace.cluster().image("pause:1"),
+        }
+    }
+
+    /// With a Lease of that name: operators with different Leases do not know of each other.
+    #[must_use]
+    pub fn lease(self, name: &str) -> Self {
+        let lease = name.to_owned();
+        Self { lease, ..self }
+    }
+
+    /// By way of a kubeconfig that may lead to a proxy.
+    #[must_use]
+    pub fn kubeconfig(self, path: &Path) -> Self {
+        let kubeconfig = path.to_owned();
+        Self { kubeconfig, ..self }
+    }
+
+    /// With that image for gateways whose resource names none.
+    #[must_use]
+    pub fn gateway_image(self, image: String) -> Self {
+        Self {
+            gateway_image: image,
+            ..self
+        }
+    }
+
+    fn flags(&self) -> [&str; 16] {
+        [
+            "--namespace",
+            &self.namespace,
+            "--watch-namespaces",
+            &self.namespace,
+            "--lease-name",
+            &self.lease,
+            "--identity",
+            &self.identity,
+            "--gateway-image",
+            &self.gateway_image,
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--log-filter",
+            "info,wsfleet_operator=debug",
+        ]
+    }
+}
+
 impl Operator {
     /// Starts an operator for one namespace, with that identity, and waits until it serves its metrics.
     pub async fn start(namespace: &Namespace, identity: &str) -> Result<Self> {
-        Self::start_with_lease(namespace, identity, LEASE).await
+        Self::start_as(Settings::of(namespace, identity)).await
     }
 
-    /// As [`Operator::start`], with a Lease of that name: operators with different Leases do not know of each other.
-    pub async fn start_with_lease(namespace: &Namespace, identity: &str, lease: &str) -> Result<Self> {
+    /// As [`Operator::start`], with settings.
+    pub async fn start_as(settings: Settings) -> Result<Self> {
         let program = tokio::task::spawn_blocking(|| program("wsfleet-operator")).await??;
         let log = NamedTempFile::new()?;
-        let name = namespace.name();
-        let image = namespace.cluster().image("pause:1");
         let child = Command::new(program)
-            .args(["--namespace", name, "--watch-namespaces", name])
-            .args(["--lease-name", lease])
-            .args([
-                "--identity",
-                identity,
-                "--gateway-image",
-                &image,
-                "--metrics-listen",
-                "127.0.0.1:0",
-            ])
-            .args([
-                "--log-format",
-                "json",
-                "--log-filter",
-                "info,wsfleet_operator=debug",
-            ])
-            .env("KUBECONFIG", namespace.cluster().kubeconfig())
+            .args(settings.flags())
+            .env("KUBECONFIG", &settings.kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.reopen()?)

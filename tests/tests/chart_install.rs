@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, PostParams};
@@ -46,6 +47,12 @@ async fn pods(namespace: &Namespace) -> Result<Vec<(Option<String>, Option<Strin
         (pod.metadata.name, pod.metadata.uid, restarts)
     });
     Ok(rows.collect())
+}
+
+/// The fleet's revisions, with their UIDs and what is frozen in them.
+async fn revisions(namespace: &Namespace) -> Result<Vec<ControllerRevision>> {
+    let api = namespace.api::<ControllerRevision>();
+    Ok(api.list(&ListParams::default()).await?.items)
 }
 
 async fn until_ready(namespace: &Namespace) -> Result {
@@ -138,7 +145,7 @@ async fn the_chart_installs_serves_upgrades_without_touching_a_pod_and_leaves_fl
 
     namespace.apply(FLEET).await?;
     until_ready(&namespace).await?;
-    let before = pods(&namespace).await?;
+    let (before, frozen) = (pods(&namespace).await?, revisions(&namespace).await?);
     values.extend([("gatewayImage.tag", "dev2"), ("log.filter", "debug")]);
     release.upgrade(&chart(), &values).await?;
     // the new operator has planned the fleet when the status names the generation it saw, still Ready
@@ -147,6 +154,11 @@ async fn the_chart_installs_serves_upgrades_without_touching_a_pod_and_leaves_fl
         pods(&namespace).await?,
         before,
         "an upgrade of the operator moves no client"
+    );
+    assert_eq!(
+        revisions(&namespace).await?,
+        frozen,
+        "nor does it make a revision"
     );
 
     release.uninstall().await?;

@@ -1,14 +1,19 @@
 //! What stands in the operator's way, and that it says so, survives it, and leaves alone what is not its own.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use wsfleet_crds::condition::ConditionType;
+use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
+use wsfleet_tests::api_proxy::ApiProxy;
 use wsfleet_tests::fleet::{ANONYMOUS, Fleet, SOON, manifest};
-use wsfleet_tests::operator::Operator;
+use wsfleet_tests::operator::{Operator, Settings};
+use wsfleet_tests::roll_call::RollCall;
 
 #[tokio::test]
 async fn a_missing_secret_is_a_condition_that_names_it_and_pods_come_when_it_does() -> Result<()> {
@@ -147,14 +152,14 @@ async fn a_service_of_somebody_else_is_left_as_it_is_and_named_in_an_event() -> 
 async fn two_leaders_at_once_make_no_pod_twice() -> Result<()> {
     let fleet = Fleet::new("faults").await?;
     // two Leases: each of them believes that it is alone
-    let first = Operator::start_with_lease(&fleet.namespace, "first", "one").await?;
-    let second = Operator::start_with_lease(&fleet.namespace, "second", "two").await?;
+    let first = Operator::start_as(Settings::of(&fleet.namespace, "first").lease("one")).await?;
+    let second = Operator::start_as(Settings::of(&fleet.namespace, "second").lease("two")).await?;
     first.until_leading(SOON).await?;
     second.until_leading(SOON).await?;
     for replicas in [8_u32, 12, 20] {
         fleet.apply(&manifest("chat", replicas, ANONYMOUS)).await?;
         let pods = fleet.until_pods("chat", replicas as usize).await?;
-        let slots: std::collections::BTreeSet<String> = pods.iter().map(ResourceExt::name_any).collect();
+        let slots: BTreeSet<String> = pods.iter().map(ResourceExt::name_any).collect();
         ensure!(slots.len() == replicas as usize, "{slots:?}");
     }
     let refused = first
@@ -177,5 +182,81 @@ async fn two_leaders_at_once_make_no_pod_twice() -> Result<()> {
         .await?
         .items;
     ensure!(all.len() == 20, "{} pods", all.len());
+    Ok(())
+}
+
+/// A seed from the environment, to see a failed run again as far as the order of calls is the same.
+fn seed() -> Result<u64> {
+    Ok(match std::env::var("FAULT_SEED") {
+        Ok(text) => text.parse()?,
+        Err(_) => rand::random(),
+    })
+}
+
+/// Waits until so many pods are there, all of the revision of now.
+async fn until_settled(fleet: &Fleet, count: usize) -> Result<()> {
+    let what = format!("{count} pods, all of the revision of now");
+    let settled = fleet.namespace.until(&what, SOON * 2, async || {
+        let chat = fleet.get("chat").await?;
+        let status = chat.status.unwrap_or_default();
+        ensure!(
+            status.observed_generation == chat.metadata.generation,
+            "{status:?}"
+        );
+        let pods = fleet.pods("chat").await?;
+        let revisions: BTreeSet<_> = pods
+            .iter()
+            .map(|pod| pod.labels().get(labels::REVISION).cloned())
+            .collect();
+        ensure!(
+            pods.len() == count && revisions == [status.update_revision].into(),
+            "{} pods of {revisions:?}",
+            pods.len()
+        );
+        anyhow::Ok(())
+    });
+    Ok(settled.await?)
+}
+
+#[tokio::test]
+async fn a_tenth_of_all_calls_failing_and_watches_that_break_make_no_pod_twice_and_none_above_the_surge()
+-> Result<()> {
+    let seed = seed()?;
+    println!("FAULT_SEED={seed}");
+    let fleet = Fleet::new("failing").await?;
+    let proxy = ApiProxy::failing(fleet.namespace.cluster(), seed).await?;
+    let operator =
+        Operator::start_as(Settings::of(&fleet.namespace, "operator").kubeconfig(proxy.kubeconfig())).await?;
+    operator.until_leading(SOON).await?;
+    let roll_call = RollCall::start(&fleet.namespace, "chat");
+
+    let surge = "  rollout: {maxSurge: 25%}\n";
+    let grown = format!("{surge}{ANONYMOUS}");
+    let rolled = format!("{grown}\n  limits: {{connectionsPerIp: 7}}");
+    // so many pods are made in all, if none is made twice: 4, 8 more, 12 of the new revision
+    for (replicas, spec, made) in [
+        (4, &grown, 4),
+        (12, &grown, 12),
+        (12, &rolled, 24),
+        (5, &rolled, 24),
+    ] {
+        fleet.apply(&manifest("chat", replicas, spec)).await?;
+        until_settled(&fleet, replicas as usize).await?;
+        let book = roll_call.book();
+        ensure!(book.ever.len() == made, "{replicas} replicas: {book:?}");
+    }
+    let (book, harm) = (roll_call.book(), proxy.harm());
+    ensure!(
+        book.most <= 10,
+        "{} at once, 8 and a surge of 2 are allowed",
+        book.most
+    );
+    let failed = harm.conflicts + harm.busy + harm.broken + harm.lost + harm.timeouts;
+    ensure!(failed >= 10 && harm.watches >= 10, "nothing was shown: {harm:?}");
+    println!(
+        "{} pods made, {} at once at most: {harm:?}",
+        book.ever.len(),
+        book.most
+    );
     Ok(())
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::pending::{Block, Entry};
+use super::block::{Block, Entry};
 use crate::broker::{Event, StreamKey};
 use crate::config::SlowPolicy;
 use crate::protocol::{Format, ServerMessage};

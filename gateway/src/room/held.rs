@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use super::pending::Entry;
+use super::block::Entry;
 use crate::broker::{Delivery, Position};
 use crate::session::ConnId;
 

@@ -5,17 +5,19 @@
 //! finds nobody flushing takes what is pending and has it written, once per member, without the lock. A member that
 //! joins gets the position behind what is pending, and nothing of it.
 
+mod writing;
+
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::batch::Batch;
-use super::fanout::Fanout;
+use super::block::Block;
 use super::members::Members;
 use super::outcome::{Begin, Flush, Join};
-use super::pending::{Block, Pending};
+use super::pending::Pending;
 use super::presence;
 use crate::broker::{Broker, Delivery, Position, StreamKey};
 use crate::config::SlowPolicy;
@@ -337,38 +339,6 @@ impl Room {
     /// What to await before more is delivered, when members do not keep up with what is.
     pub(super) fn crowded(&self) -> Option<OwnedNotified> {
         self.state.lock().pending.as_mut()?.crowded()
-    }
-
-    /// Writes what is pending, unless somebody does; goes on until nothing is. A large room is written to by tasks, and
-    /// this comes back at once.
-    pub(super) fn flush(self: &Arc<Self>, env: &Arc<Env>) {
-        let mut state = self.state.lock();
-        state.lingering = false;
-        if !state.flushing {
-            self.go_on(state, env);
-        }
-    }
-
-    /// The tasks have written to everybody.
-    pub(super) fn written(self: &Arc<Self>, env: &Arc<Env>) {
-        let mut state = self.state.lock();
-        state.flushing = false;
-        self.go_on(state, env);
-    }
-
-    fn go_on(self: &Arc<Self>, mut state: MutexGuard<'_, State>, env: &Arc<Env>) {
-        while let Some(block) = state.pending.as_mut().and_then(|pending| pending.take()) {
-            let batch = Batch::new(self.key.clone(), block);
-            let fanout = Fanout::new(env, batch, state.members.clone(), state.policy);
-            state.flushing = true;
-            if let Some(runtime) = fanout.spreads() {
-                return MutexGuard::unlocked(&mut state, || fanout.spread(self, &runtime));
-            }
-            MutexGuard::unlocked(&mut state, || fanout.run());
-            state.flushing = false;
-        }
-        state.pending = state.pending.take().filter(|pending| pending.holds());
-        state.settled = None;
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod absent;
 mod batch;
+mod block;
 mod fanout;
 mod held;
 mod listing;

@@ -2,70 +2,33 @@
 //!
 //! [`Batch`]: super::batch::Batch
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use super::block::Block;
 use super::held::{Held, Tail, Wants};
-use crate::broker::{Delivery, Event, Position};
+use crate::broker::{Delivery, Position};
 use crate::session::ConnId;
 
 /// Announcements are dropped when so many blocks wait: they are hints, and must not crowd out messages.
 const ANNOUNCED_BLOCKS: usize = 4;
-/// A block is closed when it has about so many bytes: a member that reads well must have a chance to take one before the
-/// next comes, so it is half of what may wait for a member.
-const BLOCK_BYTES: usize = 128 << 10;
-/// A block is closed when it has so many messages, for the same reason.
-const BLOCK_MESSAGES: usize = 500;
 /// When so many blocks wait, who delivers is asked to wait too.
 const CROWDED_BLOCKS: usize = 8;
-/// Bytes of a message beside its payload and its names, about.
-const ENVELOPE: usize = 64;
 
 /// Messages for every member, but for those that one is not meant for.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     blocks: VecDeque<Block>,
+    /// The block that was taken last was full.
+    full: bool,
     /// Told when there is room again.
     relief: Option<Relief>,
     /// Members that get nothing of it yet.
     held: Option<Box<Held>>,
-}
-
-/// What is written at once.
-#[derive(Debug, Default)]
-pub(super) struct Block {
-    pub(super) entries: Vec<Entry>,
-    /// About so many.
-    pub(super) bytes: usize,
-    pub(super) apart: Apart,
-    /// When the oldest message was accepted, in milliseconds since 1970.
-    pub(super) oldest: Option<u64>,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) event: Arc<Event>,
-    pub(super) position: Option<Position>,
-}
-
-/// Members that do not get all of a block. Messages are named by their place in the list of entries.
-#[derive(Debug, Default)]
-pub(super) struct Apart {
-    /// What one connection does not get: its own announcement.
-    pub(super) without: Vec<(ConnId, usize)>,
-    /// Where those begin that joined meanwhile: what was pending came before them.
-    pub(super) late: HashMap<ConnId, usize, ahash::RandomState>,
-}
-
-impl Apart {
-    /// Whether every member gets all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.without.is_empty() && self.late.is_empty()
-    }
 }
 
 /// Tells those who wait when it is dropped, whatever the reason.
@@ -166,10 +129,21 @@ impl Pending {
                 .late
                 .extend(held.ids().map(|id| (id, block.entries.len())));
         }
+        self.full = block.as_ref().is_some_and(Block::is_full);
         if !self.is_crowded() {
             self.relief = None;
         }
         block
+    }
+
+    /// Whether more is to be written behind a full block.
+    pub(super) fn is_backlog(&self) -> bool {
+        self.full && !self.blocks.is_empty()
+    }
+
+    /// The members were waited for.
+    pub(super) fn waited(&mut self) {
+        self.full = false;
     }
 
     fn is_crowded(&self) -> bool {
@@ -186,52 +160,15 @@ impl Pending {
     }
 }
 
-impl Block {
-    fn is_full(&self) -> bool {
-        self.bytes >= BLOCK_BYTES || self.entries.len() >= BLOCK_MESSAGES
-    }
-
-    /// Bytes of one message, about.
-    pub(super) fn size_of(event: &Event) -> usize {
-        ENVELOPE + event.payload().map_or(0, |payload| payload.get().len())
-    }
-
-    /// Messages that were kept, for one member.
-    pub(super) fn of(entries: Vec<Entry>) -> Self {
-        Self {
-            bytes: entries.iter().map(|entry| Self::size_of(&entry.event)).sum(),
-            entries,
-            ..Self::default()
-        }
-    }
-
-    fn push(&mut self, delivery: &Delivery, instance: &str) {
-        match &*delivery.event {
-            Event::RoomMessage { timestamp, .. } | Event::DirectMessage { timestamp, .. } => {
-                self.oldest = Some(self.oldest.map_or(*timestamp, |oldest| oldest.min(*timestamp)));
-            }
-            Event::UserJoined { connection, .. } => {
-                if let Some(id) = ConnId::parse(connection, instance) {
-                    self.apart.without.push((id, self.entries.len()));
-                }
-            }
-            Event::UserLeft { .. } | Event::Missing { .. } => {}
-        }
-        self.bytes += Self::size_of(&delivery.event);
-        self.entries.push(Entry {
-            event: Arc::clone(&delivery.event),
-            position: delivery.position.clone(),
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
     use serde_json::value::RawValue;
 
     use super::*;
+    use crate::broker::Event;
     use crate::broker::StreamKey;
+    use crate::room::block::{BLOCK_BYTES, BLOCK_MESSAGES, Entry};
 
     fn delivery(offset: u64, size: usize) -> Delivery {
         Delivery {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::batch::Batch;
+use super::block::{Block, Entry};
 use super::outcome::Begin;
-use super::pending::{Block, Entry};
 use super::{JoinError, JoinStep, Room, Rooms};
 use crate::broker::{Broker, BrokerError, Kept, Page, Position, Reading, Span, StreamKey};
 use crate::protocol::{Lost, ServerMessage};

@@ -11,7 +11,7 @@ use crate::test_support::{DEADLINE, Frame, Peer, connect, env};
 
 pub(super) struct Local {
     env: Arc<Env>,
-    rooms: Arc<Rooms>,
+    pub(super) rooms: Arc<Rooms>,
     pub(super) broker: Arc<dyn Broker>,
 }
 

@@ -361,6 +361,11 @@ impl Conn {
             .as_ref()
             .map_or((0, 0), |queue| queue.size())
     }
+
+    /// Whether it is open and has not taken all that was sent to it.
+    pub(crate) fn lags(&self) -> bool {
+        self.closed().is_none() && self.out.lock().queue.is_some()
+    }
 }
 
 /// Writes what waits as the socket becomes writable, until nothing waits.

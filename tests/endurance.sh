@@ -40,7 +40,8 @@ cargo test --quiet --workspace --test "$test" -- --nocapture 2>&1 | tee "$log"
 [ "${RECORD:-}" = yes ] || exit 0
 # the rows between the head of the run's table and its end are replaced
 doc=docs/endurance.md
-grep '^row: ' "$log" | sed 's/^row: //' >"$log.rows"
+# a test's name may stand before its row
+grep -o 'row: .*' "$log" | sed 's/^row: //' >"$log.rows"
 awk -v mark="<!-- $1 -->" -v rows="$log.rows" '
     $0 == mark { print; inside = 1; next }
     inside && /^\|/ { if (++head <= 2) print; next }

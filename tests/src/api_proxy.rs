@@ -66,6 +66,14 @@ pub struct Harm {
     pub watches: u64,
 }
 
+impl Harm {
+    /// Whether so much failed that what survived it means something.
+    pub const fn is_much(&self) -> bool {
+        let failed = self.conflicts + self.busy + self.broken + self.lost + self.timeouts;
+        failed >= 20 && self.watches >= 20
+    }
+}
+
 struct State {
     client: Client,
     /// Chooses what fails; nothing does without it.

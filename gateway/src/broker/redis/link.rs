@@ -79,14 +79,14 @@ impl CommandLink {
 pub(super) async fn connect_subscriber<F>(
     config: &RedisConfig,
     on_push: F,
-) -> Result<(Server, MultiplexedConnection), ConnectError>
+) -> Result<MultiplexedConnection, ConnectError>
 where
     F: Fn(PushInfo) -> Result<(), std::convert::Infallible> + Send + Sync + 'static,
 {
     let work = async {
-        let (server, mut connection) = open(config, on_push).await?;
+        let (_, mut connection) = open(config, on_push).await?;
         name(&mut connection, "subscription").await?;
-        Ok((server, connection))
+        Ok(connection)
     };
     within(config.attempt(), work).await
 }

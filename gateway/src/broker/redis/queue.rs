@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
@@ -69,6 +70,8 @@ pub(super) struct Commands {
     /// Told when there is something to take.
     pub(super) wake: Notify,
     up: watch::Sender<bool>,
+    /// Told when the link ends at another process of Redis than before.
+    moved: Notify,
     reads: Semaphore,
     /// Of the cluster that the link's server is a node of.
     pub(super) alert: Option<Arc<Alert>>,
@@ -80,6 +83,7 @@ impl Commands {
             queue: Mutex::default(),
             wake: Notify::new(),
             up: watch::Sender::new(false),
+            moved: Notify::new(),
             reads: Semaphore::new(READS),
             alert: None,
         }
@@ -106,6 +110,12 @@ impl Commands {
     /// Changes of [`Commands::is_up`].
     pub(super) fn watch_up(&self) -> watch::Receiver<bool> {
         self.up.subscribe()
+    }
+
+    /// Ready when the link has been made to another process of Redis since this was called: what was read before is not
+    /// what that one has.
+    pub(super) fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
     }
 
     /// Puts requests, in order; those that find no place are answered at once.
@@ -206,12 +216,15 @@ impl Commands {
         batch
     }
 
-    /// The link is up; publishes wait until `regroups_until`.
+    /// The link is up; it ends at another process than before when publishes wait until `regroups_until`.
     pub(super) fn set_up(&self, regroups_until: Option<Instant>) {
         let mut queue = self.queue.lock();
         queue.up = true;
         queue.regroups_until = regroups_until;
         drop(queue);
+        if regroups_until.is_some() {
+            self.moved.notify_waiters();
+        }
         self.up.send_replace(true);
         if let Some(alert) = &self.alert {
             alert.look();

@@ -1,7 +1,8 @@
 //! What a server is: a master takes writes, a replica hears of them later.
 //!
 //! A master that was demoted goes on taking subscriptions, and its clients hear what its own master publishes, as long as
-//! that reaches it. So a link asks again and again, and where there are Sentinels it asks one of them as well.
+//! that reaches it. So a link asks again and again; where there are Sentinels the command link asks one of them as well, and
+//! takes the subscription link along.
 
 use std::time::Duration;
 
@@ -39,8 +40,7 @@ fn role(answer: &Value) -> Role {
     }
 }
 
-/// Asks every now and then; ready, with the reason, when the link to this server is to be given up. Cancel-safe to poll in
-/// `select!` again and again; dropped, it asks no more.
+/// [`demoted`], or replaced by the Sentinels.
 pub(super) async fn given_up(
     config: &RedisConfig,
     server: &Server,
@@ -52,7 +52,9 @@ pub(super) async fn given_up(
     }
 }
 
-async fn demoted(mut connection: MultiplexedConnection, every: Duration) -> &'static str {
+/// Asks every now and then; ready, with the reason, when the link is to be given up. Cancel-safe to poll in `select!`
+/// again and again; dropped, it asks no more.
+pub(super) async fn demoted(mut connection: MultiplexedConnection, every: Duration) -> &'static str {
     loop {
         tokio::time::sleep(every).await;
         match ask(&mut connection).await {

@@ -19,7 +19,6 @@ use self::probe::Probe;
 use self::repair::Repairs;
 use self::tell::{Telling, Told, next_told};
 use super::super::{BrokerError, Crowded, Position};
-use super::config::Server;
 use super::intake::{Intake, Taken};
 use super::role;
 use super::script::Channels;
@@ -127,11 +126,10 @@ impl<'a> Session<'a> {
         session
     }
 
-    /// Serves the link to this server until it is lost; tells why it was.
-    pub(super) async fn serve(mut self, server: &Server, backoff: &mut Backoff) -> &'static str {
+    /// Serves the link until it is lost; tells why it was.
+    pub(super) async fn serve(mut self, backoff: &mut Backoff) -> &'static str {
         let timing = self.subscriber.config.timing;
-        let connection = self.connection.clone();
-        let mut given_up = pin!(role::given_up(&self.subscriber.config, server, connection));
+        let mut demoted = pin!(role::demoted(self.connection.clone(), timing.silence));
         loop {
             self.tell_next();
             self.repair_next();
@@ -147,7 +145,7 @@ impl<'a> Session<'a> {
                         return reason;
                     }
                 }
-                reason = &mut given_up => return reason,
+                reason = &mut demoted => return reason,
                 (told, result) = next_told(&mut self.telling), if self.telling.is_some() => {
                     self.telling = None;
                     if !result.is_ok_and(|confirmed| self.confirmed(told, &confirmed)) {

@@ -65,12 +65,17 @@ impl Subscriber {
             if up.wait_for(|up| *up).await.is_err() {
                 return;
             }
+            let moved = self.commands.moved();
             let intake = Arc::new(Intake::default());
             match link::connect_subscriber(&self.config, intake.sender()).await {
-                Ok((server, connection)) => {
+                Ok(connection) => {
                     self.stats.subscription_links.inc();
                     let session = Session::new(self, connection, intake);
-                    let reason = session.serve(&server, &mut backoff).await;
+                    let reason = tokio::select! {
+                        reason = session.serve(&mut backoff) => reason,
+                        // positions of one and messages of the other would pass for whole
+                        () = moved => "commands go to another server, or to one that was restarted",
+                    };
                     tracing::warn!(redis = self.config.address(), reason, "subscription link is lost");
                 }
                 Err(error) => {

@@ -70,7 +70,7 @@ impl Harm {
     /// Whether so much failed that what survived it means something.
     pub const fn is_much(&self) -> bool {
         let failed = self.conflicts + self.busy + self.broken + self.lost + self.timeouts;
-        failed >= 20 && self.watches >= 20
+        failed >= 10 && self.watches >= 10
     }
 }
 

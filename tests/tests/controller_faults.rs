@@ -196,7 +196,8 @@ fn seed() -> Result<u64> {
 /// Waits until so many pods are there, all of the revision of now.
 async fn until_settled(fleet: &Fleet, count: usize) -> Result<()> {
     let what = format!("{count} pods, all of the revision of now");
-    let settled = fleet.namespace.until(&what, SOON * 2, async || {
+    // passes that fail in a row are up to a minute apart
+    let settled = fleet.namespace.until(&what, SOON * 5, async || {
         let chat = fleet.get("chat").await?;
         let status = chat.status.unwrap_or_default();
         ensure!(
@@ -233,25 +234,25 @@ async fn a_tenth_of_all_calls_failing_and_watches_that_break_make_no_pod_twice_a
     let spec = |limit: usize| {
         format!("  rollout: {{maxSurge: 25%}}\n{ANONYMOUS}\n  limits: {{connectionsPerIp: {limit}}}")
     };
-    // a rollout takes some hundred calls; as many of them as it takes for much to have failed
+    // a rollout takes some dozens of calls; as many of them as it takes for much to have failed
     let mut revisions = 0;
     while revisions < 2 || !proxy.harm().is_much() {
         revisions += 1;
-        fleet.apply(&manifest("chat", 8, &spec(revisions))).await?;
-        until_settled(&fleet, 8).await?;
+        fleet.apply(&manifest("chat", 4, &spec(revisions))).await?;
+        until_settled(&fleet, 4).await?;
         let book = roll_call.book();
         ensure!(
-            book.ever.len() == 8 * revisions,
+            book.ever.len() == 4 * revisions,
             "{revisions} revisions: {book:?}"
         );
     }
-    fleet.apply(&manifest("chat", 3, &spec(revisions))).await?;
-    until_settled(&fleet, 3).await?;
+    fleet.apply(&manifest("chat", 2, &spec(revisions))).await?;
+    until_settled(&fleet, 2).await?;
     let (book, harm) = (roll_call.book(), proxy.harm());
-    ensure!(book.ever.len() == 8 * revisions, "a pod too many: {book:?}");
+    ensure!(book.ever.len() == 4 * revisions, "a pod too many: {book:?}");
     ensure!(
-        book.most <= 10,
-        "{} at once, 8 and a surge of 2 are allowed",
+        book.most <= 5,
+        "{} at once, 4 and a surge of 1 are allowed",
         book.most
     );
     println!(

@@ -62,6 +62,13 @@ pub struct DrainRequest {
     /// The window, in seconds, over which the clients' reconnects are spread. Default 15.
     #[serde(default = "default_reconnect_window")]
     pub reconnect_window_seconds: u32,
+    /// `drain` only: no socket is closed while at most so many are open, so that a gateway that has too many sheds them and
+    /// keeps the rest. Without it all are closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_connections: Option<u64>,
+    /// `drain` only: sockets that have been open for less, in seconds, are not closed: they have moved just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_age_seconds: Option<u32>,
 }
 
 /// 1012, service restart.

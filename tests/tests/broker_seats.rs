@@ -231,6 +231,8 @@ async fn a_drained_clients_next_connection_may_come_before_its_old_one_ends() ->
         order: DrainOrder::Random,
         close_code: 1012,
         reconnect_window_seconds: 60,
+        keep_connections: None,
+        min_age_seconds: None,
     };
     assert!(ann(fleet.gateway(1).ports.clients).await?.is_none());
     let draining = fleet.gateway(0);

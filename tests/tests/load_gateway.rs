@@ -94,6 +94,8 @@ async fn a_drained_gateways_clients_move_once_at_the_granted_rate_and_lose_nothi
         order: DrainOrder::Random,
         close_code: 1012,
         reconnect_window_seconds: 2,
+        keep_connections: None,
+        min_age_seconds: None,
     };
     let moving = on_the_first(&load);
     let begin = Instant::now();

@@ -36,6 +36,8 @@ fn request(mode: DrainMode, epoch: u64) -> DrainRequest {
         order: DrainOrder::Random,
         close_code: 1012,
         reconnect_window_seconds: 1,
+        keep_connections: None,
+        min_age_seconds: None,
     }
 }
 

@@ -99,6 +99,8 @@ fn order(mode: DrainMode) -> DrainRequest {
         order: wsfleet_crds::admin::DrainOrder::default(),
         close_code: 1012,
         reconnect_window_seconds: 1,
+        keep_connections: None,
+        min_age_seconds: None,
     }
 }
 

@@ -218,6 +218,8 @@ mod tests {
             order: DrainOrder::IdleFirst,
             close_code: 1012,
             reconnect_window_seconds: 15,
+            keep_connections: None,
+            min_age_seconds: None,
         }
     }
 

@@ -110,6 +110,8 @@ impl Model {
             order: DrainOrder::Random,
             close_code: 1012,
             reconnect_window_seconds: 15,
+            keep_connections: None,
+            min_age_seconds: None,
         };
         self.control.apply(&request, self.now).unwrap();
     }

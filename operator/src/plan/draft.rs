@@ -73,6 +73,8 @@ impl Pass<'_> {
             order: drain.order,
             close_code: drain.close_code,
             reconnect_window_seconds: drain.reconnect.window_seconds,
+            keep_connections: None,
+            min_age_seconds: None,
         }
     }
 }

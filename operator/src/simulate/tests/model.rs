@@ -24,6 +24,8 @@ fn order(mode: DrainMode, epoch: u64, rate: f64) -> DrainRequest {
         order: wsfleet_crds::admin::DrainOrder::IdleFirst,
         close_code: 1012,
         reconnect_window_seconds: 15,
+        keep_connections: None,
+        min_age_seconds: None,
     }
 }
 

@@ -3,7 +3,7 @@
 #   usage: endurance.sh chaos | soak | found | presence
 #   CHAOS_KILLS=20 CHAOS_SECONDS=600 CHAOS_CLIENTS=2000   how many gateways are killed, in what time, under how many clients
 #   CHAOS_SEED=n                                          the same times and gateways again
-#   SOAK_MINUTES=60                                       how long connections come and go
+#   SOAK_MINUTES=60 SOAK_VISITS=60                        how long connections come and go, and how many a second
 #   PRESENCE_CLIENTS=10000 PRESENCE_KILLS=10              members of one room, and gateways that are killed under them
 #   RECORD=yes                                            write the result into docs/endurance.md
 . "$(dirname "$0")/cluster/lib.sh"

@@ -22,6 +22,8 @@ use wsfleet_tests::wait::{until, until_async};
 /// Clients that stay, and those that come and go at the same time.
 const CROWD: u32 = 200;
 const CHURN: u64 = 40;
+/// Visits a second.
+const PACE: f64 = 60.0;
 /// Rooms of those that come and go.
 const ROOMS: u64 = 500;
 const MIB: f64 = 1_048_576.0;
@@ -54,11 +56,15 @@ async fn visit(gateway: &Process, number: u64) -> Result<()> {
     Ok(())
 }
 
-/// Visits without a pause until then.
+/// Visits until then, at an even pace: an hour at whatever the machine can do would measure the machine.
 async fn churn(fleet: &Processes, until: Instant, next: &Arc<AtomicU64>) -> Result<()> {
+    let (begin, before) = (Instant::now(), next.load(Relaxed));
+    let pace = setting("SOAK_VISITS", PACE)?;
     let visitor = |_| async {
         while Instant::now() < until {
             let number = next.fetch_add(1, Relaxed);
+            let due = begin + Duration::from_secs_f64((number - before) as f64 / pace);
+            tokio::time::sleep_until(due.min(until)).await;
             let gateways = fleet.gateways();
             visit(&gateways[number as usize % gateways.len()], number).await?;
         }

@@ -41,6 +41,10 @@ pub const DRAIN_DEADLINE: &str = "wsfleet.dev/drain-deadline";
 pub const DRAIN_INITIAL: &str = "wsfleet.dev/drain-initial";
 /// Annotation of pods: RFC 3339 time at which no socket was left.
 pub const DRAINED_AT: &str = "wsfleet.dev/drained-at";
+/// Annotation of pods that hold many more sockets than the others: RFC 3339 time at which it was decided to close some.
+pub const SHEDDING_SINCE: &str = "wsfleet.dev/shedding-since";
+/// Annotation of such pods: how many sockets they keep at least, the average of then.
+pub const SHED_TO: &str = "wsfleet.dev/shed-to";
 /// Annotation of ControllerRevisions: RFC 3339 time at which the rollout to the revision began.
 pub const ROLLOUT_STARTED_AT: &str = "wsfleet.dev/rollout-started-at";
 /// Annotation of ControllerRevisions: RFC 3339 time from which on the whole canary was available.
@@ -94,6 +98,8 @@ pub enum DrainReason {
     NodeDrain,
     /// The pod never became Ready, or failed.
     Replace,
+    /// The pod holds many more sockets than the others; it stays.
+    Rebalance,
 }
 
 impl DrainReason {
@@ -104,14 +110,21 @@ impl DrainReason {
             Self::ScaleIn => "scale-in",
             Self::NodeDrain => "node-drain",
             Self::Replace => "replace",
+            Self::Rebalance => "rebalance",
         }
     }
 
     /// The reason that an annotation's value names; `None` when it names none.
     pub fn parse(value: &str) -> Option<Self> {
-        [Self::Rollout, Self::ScaleIn, Self::NodeDrain, Self::Replace]
-            .into_iter()
-            .find(|reason| reason.as_str() == value)
+        [
+            Self::Rollout,
+            Self::ScaleIn,
+            Self::NodeDrain,
+            Self::Replace,
+            Self::Rebalance,
+        ]
+        .into_iter()
+        .find(|reason| reason.as_str() == value)
     }
 }
 
@@ -129,6 +142,7 @@ mod tests {
             DrainReason::ScaleIn,
             DrainReason::NodeDrain,
             DrainReason::Replace,
+            DrainReason::Rebalance,
         ] {
             assert_eq!(DrainReason::parse(reason.as_str()), Some(reason));
         }

@@ -2,6 +2,11 @@
 
 use super::IntOrPercent;
 
+/// True.
+pub(super) const fn yes() -> bool {
+    true
+}
+
 /// The number `N`.
 pub(super) const fn int<const N: u32>() -> u32 {
     N

@@ -117,6 +117,11 @@ pub struct PassiveSpec {
     #[serde(default = "int::<600>")]
     #[schemars(range(max = 86400))]
     pub scale_down: u32,
+    /// Seconds when a gateway holds many more sockets than the others, see rebalance. Default 300: where clients come and
+    /// go, it is even by then and no socket is closed.
+    #[serde(default = "int::<300>")]
+    #[schemars(range(max = 86400))]
+    pub rebalance: u32,
 }
 
 impl Default for PassiveSpec {
@@ -124,6 +129,7 @@ impl Default for PassiveSpec {
         Self {
             rollout: 0,
             scale_down: 600,
+            rebalance: 300,
         }
     }
 }

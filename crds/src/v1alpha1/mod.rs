@@ -20,6 +20,7 @@ mod gateway;
 mod history;
 mod int_or_percent;
 mod limits;
+mod rebalance;
 mod reference;
 mod rollout;
 mod service;
@@ -46,6 +47,7 @@ pub use gateway::{API_PORT, CapacitySpec, GatewaySpec, SlowConsumerPolicy, SlowC
 pub use history::{DirectHistory, DirectHistoryPolicy, HistoryPolicy, HistoryRule};
 pub use int_or_percent::{IntOrPercent, ParseIntOrPercentError};
 pub use limits::LimitsSpec;
+pub use rebalance::RebalanceSpec;
 pub use reference::SecretKeyRef;
 pub use rollout::{CanarySpec, OnFailure, RolloutSpec, RolloutStrategy};
 pub use service::{ExternalTrafficPolicy, ServiceSpec, ServiceType};
@@ -94,7 +96,8 @@ use default::int;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!has(self.broker.memory) || (self.replicas <= 1 && self.autoscaling.mode == 'Disabled')", "the memory broker is for one gateway: set spec.broker.redis.url, for example redis://redis:6379, or spec.replicas: 1 with autoscaling.mode: Disabled")
+    validation = ("!has(self.broker.memory) || (self.replicas <= 1 && self.autoscaling.mode == 'Disabled')", "the memory broker is for one gateway: set spec.broker.redis.url, for example redis://redis:6379, or spec.replicas: 1 with autoscaling.mode: Disabled"),
+    validation = ("self.rebalance.maxDisconnectPermille <= 2 || self.rebalance.maxDisconnectPermille <= self.drain.maxDisconnectPermille", "rebalance.maxDisconnectPermille must not exceed drain.maxDisconnectPermille: evening out is never more urgent than a drain; lower it or raise drain.maxDisconnectPermille")
 )]
 pub struct WebSocketClusterSpec {
     /// Gateways wanted when autoscaling is off, and to begin with when it is on. Default 3.
@@ -137,6 +140,9 @@ pub struct WebSocketClusterSpec {
     /// How many gateways there are.
     #[serde(default)]
     pub autoscaling: AutoscalingSpec,
+    /// What is done when some gateways hold many more sockets than others.
+    #[serde(default)]
+    pub rebalance: RebalanceSpec,
     /// Where the pods go.
     #[serde(default)]
     pub topology: TopologySpec,

@@ -41,7 +41,7 @@ fn a_field_that_is_left_out_has_the_default_of_its_type() {
         ScaleUpSpec,
         ScaleDownSpec
     );
-    same!(TopologySpec);
+    same!(RebalanceSpec, TopologySpec);
     assert!(BrokerSpec::default().memory.is_some());
 }
 

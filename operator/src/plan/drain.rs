@@ -271,7 +271,7 @@ fn urgency(member: &Member<'_>) -> u8 {
     match member.must_go.or(member.reason()) {
         Some(DrainReason::NodeDrain) => 0,
         Some(DrainReason::Rollout | DrainReason::Replace) => 1,
-        Some(DrainReason::ScaleIn) | None => 2,
+        Some(DrainReason::ScaleIn | DrainReason::Rebalance) | None => 2,
     }
 }
 
@@ -288,6 +288,7 @@ fn passive_is_over(pass: &Pass<'_>, member: &Member<'_>, markers: &DrainMarkers,
         DrainReason::ScaleIn => drain.passive_seconds.scale_down,
         DrainReason::Rollout => drain.passive_seconds.rollout,
         DrainReason::NodeDrain | DrainReason::Replace => 0,
+        DrainReason::Rebalance => drain.passive_seconds.rebalance,
     };
     let settled = after(markers.cordoned_at, drain.settle_seconds);
     if settled > pass.now {

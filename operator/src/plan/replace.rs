@@ -315,7 +315,7 @@ pub(crate) fn spare(pass: &Pass<'_>, reason: DrainReason) -> u32 {
             .max_unavailable()
             .max(pass.cluster.spec.disruption.max_unavailable),
         DrainReason::Rollout | DrainReason::Replace => pass.max_unavailable(),
-        DrainReason::ScaleIn => 0,
+        DrainReason::ScaleIn | DrainReason::Rebalance => 0,
     };
     let available = pass.fleet.count(|member| member.available);
     available.saturating_sub(pass.size.desired.saturating_sub(missing_allowed))

@@ -89,6 +89,7 @@ impl Gateway {
             presences: settings.presences.clone(),
             absent: Absent::default(),
             connections_per_user: limits.connections_per_user,
+            connection_age: limits.connection_age_seconds,
             resume_window: settings.histories.resume_window(),
             routing: routing(&settings)?,
             welcome_limits: WelcomeLimits::from(limits),

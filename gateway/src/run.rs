@@ -104,7 +104,7 @@ pub async fn run(
     tasks.spawn(serve_http(admin, admin::router(Arc::clone(&gateway))));
     let sweeping = Arc::clone(&gateway);
     tasks.spawn(async move {
-        session::sweep_forever(&sweeping.connections, &sweeping.env, &sweeping.census).await;
+        session::sweep_forever(&sweeping).await;
     });
     if let Some((jwks, fetcher)) = key_set(&gateway) {
         tasks.spawn(async move { jwks.run(|| fetcher.fetch()).await });

@@ -29,6 +29,7 @@ pub(crate) fn env() -> Env {
         presences: crate::config::Presences::default(),
         absent: crate::room::Absent::default(),
         connections_per_user: limits.connections_per_user,
+        connection_age: limits.connection_age_seconds,
         resume_window: Duration::from_mins(5),
         routing: None,
         welcome_limits: WelcomeLimits::from(&limits),

@@ -20,6 +20,7 @@ on_memory_and_redis! {
     a_lower_epoch_is_fenced_with_409,
     closes_pause_when_the_lease_runs_out_and_go_on_when_it_is_renewed,
     a_resume_takes_the_drain_back,
+    a_gateway_that_has_too_many_sheds_the_excess_and_accepts_again,
     clients_that_leave_by_themselves_are_counted_as_natural,
     a_malformed_request_is_refused_with_what_to_send,
     the_admin_token_is_wanted_when_set,
@@ -249,6 +250,53 @@ async fn a_resume_takes_the_drain_back(kind: Kind) -> Result<()> {
         open += u64::from(client.join("lobby").await.is_ok());
     }
     assert_eq!(open, left);
+    fleet.client(0, "new").await?;
+    Ok(())
+}
+
+async fn a_gateway_that_has_too_many_sheds_the_excess_and_accepts_again(kind: Kind) -> Result<()> {
+    const AGE: Duration = Duration::from_secs(2);
+    let fleet = Fleet::start(kind).await?;
+    let gateway = fleet.gateway(0);
+    let mut early = fleet.clients(5).await?;
+    tokio::time::sleep(AGE).await;
+    let begin = Instant::now();
+    let mut late = Vec::new();
+    for number in 0..5 {
+        late.push(fleet.client(0, &format!("late{number}")).await?);
+    }
+    let mut asked = request(DrainMode::Drain, 1);
+    (asked.order, asked.close_code) = (DrainOrder::OldestFirst, 4200);
+    (asked.keep_connections, asked.min_age_seconds) = (Some(2), Some(AGE.as_secs() as u32));
+    let state = take(gateway, &asked).await?;
+    assert_eq!((state.phase, state.accepting), (GatewayPhase::Draining, false));
+
+    for client in farewells(&mut early, begin).await? {
+        assert_eq!(
+            (client.code, &client.notice["reason"]),
+            (4200, &json!("rebalance"))
+        );
+    }
+    until_async("two are left", || async {
+        Ok(gateway.state().await?.connections == 2)
+    })
+    .await?;
+    // ages are counted in tenths of a second
+    let took = begin.elapsed() + Duration::from_millis(100);
+    assert!(
+        took >= AGE,
+        "sockets that had just come were closed within {took:?}"
+    );
+    let state = take(gateway, &request(DrainMode::Resume, 1)).await?;
+    assert_eq!(
+        (state.accepting, state.connections, state.forced_closed),
+        (true, 2, 8)
+    );
+    let mut open = 0;
+    for client in &mut late {
+        open += u64::from(client.join("still here").await.is_ok());
+    }
+    assert_eq!(open, 2);
     fleet.client(0, "new").await?;
     Ok(())
 }

@@ -117,6 +117,9 @@ limits! {
     /// Rooms with more members on this gateway get no `user_joined` and `user_left`: the announcements of n members
     /// to n members grow with n². Setting 0 is never ([`Limit::NOTHING`]).
     announce_members: "announceMembers" = 256, in 1..=10_000_000;
+    /// Seconds after which a connection is closed with 4200, each at its own time, 10 % around that: so a fleet of which
+    /// clients never leave evens out all the time.
+    connection_age_seconds: "connectionAgeSeconds" = 0, in 600..=2_592_000;
 }
 
 /// Why a limit is refused; the words follow `--limit KEY=VALUE: `.

@@ -46,6 +46,10 @@ pub struct Order {
     pub grant: Grant,
     /// Everything is to be closed by this time; `None` when the grant's rate says how fast.
     pub close_by: Option<Duration>,
+    /// Sockets that stay, when not all are to go.
+    pub keep: Option<usize>,
+    /// Sockets that have been open for less stay.
+    pub min_age: Duration,
     /// Longest notice.
     pub window: Duration,
     /// Who comes first.
@@ -161,6 +165,10 @@ impl Control {
                 until: now.saturating_add(lease),
             },
             close_by: None,
+            keep: request
+                .keep_connections
+                .map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
+            min_age: Duration::from_secs(request.min_age_seconds.unwrap_or_default().into()),
             window: Duration::from_secs(request.reconnect_window_seconds.into()),
             order: request.order,
             close_code,
@@ -185,6 +193,8 @@ impl Control {
                 until: Duration::MAX,
             },
             close_by: Some(close_by),
+            keep: None,
+            min_age: Duration::ZERO,
             window: TERMINATE_LEAD.min(window),
             order: DrainOrder::Random,
             close_code: CloseCode::SERVICE_RESTART,

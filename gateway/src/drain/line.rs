@@ -8,13 +8,31 @@ use super::pacer::{Grant, Pacer, Step};
 /// How long closes may go unanswered at the end of a termination.
 const LAST_WORDS: Duration = Duration::from_millis(1_500);
 
+/// How long nobody is looked for who could stand in the line, when nobody stood in it and some are to go: they are too young.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Sockets in the order in which they are closed; of the order that formed the line, or empty.
 #[derive(Debug)]
-pub(super) struct Line<K>(Option<(u64, Pacer<K>)>);
+pub(super) struct Line<K>(Option<Formed<K>>);
+
+#[derive(Debug)]
+struct Formed<K> {
+    order: u64,
+    at: Duration,
+    pacer: Pacer<K>,
+}
 
 impl<K> Default for Line<K> {
     fn default() -> Self {
         Self(None)
+    }
+}
+
+impl<K: Copy> Formed<K> {
+    /// Whether `order` needs another line.
+    fn is_over(&self, order: &Order, may_go: usize, now: Duration) -> bool {
+        let wanted = order.keep.is_none() || (may_go > 0 && now >= self.at.saturating_add(LOOK));
+        self.order != order.line || (self.pacer.remaining() == 0 && wanted)
     }
 }
 
@@ -24,9 +42,9 @@ impl<K: Copy> Line<K> {
         self.0 = None;
     }
 
-    /// What `order` wants at `now`, while so many sockets are `open`. A new order, or an empty line, asks for `sockets`:
-    /// those that were accepted just before the cordon may have stood in none. `alive` tells whether one is open and not
-    /// closing.
+    /// What `order` wants at `now`, while so many sockets are `open`, of an order that some of them stay not counting those
+    /// that are closing. A new order, or an empty line, asks for `sockets`: those that were accepted just before the cordon
+    /// may have stood in none. `alive` tells whether one is open and not closing.
     pub(super) fn advance(
         &mut self,
         order: &Order,
@@ -36,14 +54,15 @@ impl<K: Copy> Line<K> {
         alive: impl FnMut(K) -> bool,
     ) -> Vec<Step<K>> {
         let grant = grant(order, open, now);
-        let same = self.0.take();
-        let pacer = match same.filter(|(number, pacer)| *number == order.line && pacer.remaining() > 0) {
-            Some((_, pacer)) => pacer,
-            None => Pacer::new(sockets(), grant, order.window, now, rand::random),
-        };
-        let (_, pacer) = self.0.insert((order.line, pacer));
-        pacer.renew(grant, now);
-        pacer.tick(now, alive)
+        let may_go = order.keep.map_or(usize::MAX, |keep| open.saturating_sub(keep));
+        let same = self.0.take().filter(|line| !line.is_over(order, may_go, now));
+        let line = self.0.insert(same.unwrap_or_else(|| Formed {
+            order: order.line,
+            at: now,
+            pacer: Pacer::new(sockets(), grant, order.window, now, rand::random),
+        }));
+        line.pacer.renew(grant, now);
+        line.pacer.tick(now, may_go, alive)
     }
 }
 
@@ -66,3 +85,7 @@ pub(super) fn is_over(order: &Order, now: Duration) -> bool {
 #[cfg(test)]
 #[path = "line_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "shed_tests.rs"]
+mod shed_tests;

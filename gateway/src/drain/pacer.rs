@@ -6,6 +6,8 @@
 //! with the granted rate only while the lease lasts, so a cut rate or a lease that ran out pauses closes even for those
 //! that were told. A told socket that goes by itself uses its slot up: departures caused by the drain never exceed the
 //! rate. One that goes untold is ordinary churn: the others move up.
+//!
+//! A gateway that sheds only some of its sockets says each time how many may still go: so many are told, or closed, at most.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,6 +47,13 @@ struct Place<K> {
     lead: Duration,
     /// Its slot as told to it.
     told: Option<Duration>,
+}
+
+/// What one tick may do, when not all have to go.
+struct Most {
+    closed: usize,
+    /// So many more.
+    told: usize,
 }
 
 /// The line of sockets of one drain.
@@ -110,17 +119,33 @@ impl<K: Copy> Pacer<K> {
         self.line.len()
     }
 
-    /// What is due at `now`. `alive` tells whether a socket is still open.
-    pub fn tick(&mut self, now: Duration, mut alive: impl FnMut(K) -> bool) -> Vec<Step<K>> {
+    /// What is due at `now`, when `may_go` sockets are to go at most. `alive` tells whether a socket is still open.
+    pub fn tick(&mut self, now: Duration, may_go: usize, mut alive: impl FnMut(K) -> bool) -> Vec<Step<K>> {
         self.earn(now);
         self.forget_departed(&mut alive);
         let mut steps = Vec::new();
         if now >= self.grant.until {
             return steps;
         }
-        self.close_due(now, &mut steps);
-        self.tell_due(now, &mut steps);
+        let mut most = self.most(may_go);
+        self.close_due(now, &mut most, &mut steps);
+        self.tell_due(now, &mut most, &mut steps);
         steps
+    }
+
+    fn most(&self, may_go: usize) -> Most {
+        if may_go >= self.line.len() {
+            return Most {
+                closed: usize::MAX,
+                told: usize::MAX,
+            };
+        }
+        // whoever was told goes by itself; when others went meanwhile, that is more than had to
+        let told = self.line.iter().filter(|place| place.told.is_some()).count();
+        Most {
+            closed: may_go,
+            told: may_go.saturating_sub(told),
+        }
     }
 
     fn earn(&mut self, now: Duration) {
@@ -161,9 +186,9 @@ impl<K: Copy> Pacer<K> {
         self.credit = (self.credit - debit).max(-self.grant.rate.max(1.0));
     }
 
-    fn close_due(&mut self, now: Duration, steps: &mut Vec<Step<K>>) {
+    fn close_due(&mut self, now: Duration, most: &mut Most, steps: &mut Vec<Step<K>>) {
         let mut at = 0;
-        while self.credit >= 1.0 && at < self.line.len() {
+        while self.credit >= 1.0 && most.closed > 0 && at < self.line.len() {
             let place = self.line[at];
             match place.told {
                 Some(slot) if slot > now => {
@@ -171,22 +196,33 @@ impl<K: Copy> Pacer<K> {
                     continue;
                 }
                 Some(_) => {}
-                None => steps.push(Step::Tell {
-                    key: place.key,
-                    delay: Duration::ZERO,
-                }),
+                None if most.told == 0 => {
+                    at += 1;
+                    continue;
+                }
+                None => {
+                    most.told -= 1;
+                    steps.push(Step::Tell {
+                        key: place.key,
+                        delay: Duration::ZERO,
+                    });
+                }
             }
             steps.push(Step::Close { key: place.key });
             self.line.remove(at);
             self.credit -= 1.0;
+            most.closed -= 1;
         }
     }
 
-    fn tell_due(&mut self, now: Duration, steps: &mut Vec<Step<K>>) {
+    fn tell_due(&mut self, now: Duration, most: &mut Most, steps: &mut Vec<Step<K>>) {
         let horizon = self.horizon();
         let spread = Duration::from_secs_f64(1.0 / self.grant.rate).min(JITTER);
         let handover = handover(self.window);
         for (index, place) in self.line.iter_mut().take(horizon).enumerate() {
+            if most.told == 0 {
+                break;
+            }
             if place.told.is_some() {
                 continue;
             }
@@ -195,6 +231,7 @@ impl<K: Copy> Pacer<K> {
             if wait <= place.lead {
                 let wait = wait.saturating_sub(spread.mul_f64(place.jitter));
                 place.told = Some(now.saturating_add(wait));
+                most.told -= 1;
                 steps.push(Step::Tell {
                     key: place.key,
                     delay: wait.saturating_sub(handover),

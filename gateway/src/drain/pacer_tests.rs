@@ -47,7 +47,7 @@ impl Fleet {
     fn tick(&mut self, by: Duration) {
         self.now += by;
         let gone = &self.gone;
-        for step in self.pacer.tick(self.now, |key| !gone.contains(&key)) {
+        for step in self.pacer.tick(self.now, usize::MAX, |key| !gone.contains(&key)) {
             match step {
                 Step::Tell { key, delay } => {
                     assert!(

@@ -28,11 +28,9 @@ pub async fn run(gateway: &Gateway) {
             continue;
         };
         turn(gateway, &order, &mut line, gateway.env.clock.now());
-        gateway
-            .env
-            .metrics
-            .drain_remaining
-            .set(gateway.connections.len() as i64);
+        let remaining = gateway.connections.len();
+        let to_go = remaining.saturating_sub(order.keep.unwrap_or_default());
+        gateway.env.metrics.drain_remaining.set(to_go as i64);
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
             () = gateway.drain.changed.notified() => {}
@@ -40,23 +38,36 @@ pub async fn run(gateway: &Gateway) {
     }
 }
 
-/// All open sockets, in the order in which they are to be closed.
-fn sockets(gateway: &Gateway, order: DrainOrder) -> Vec<Place> {
+/// All open sockets that may be closed, in the order in which they are to be.
+fn sockets(gateway: &Gateway, order: &Order) -> Vec<Place> {
+    let now = gateway.env.clock.tick();
     let mut line = Vec::with_capacity(gateway.connections.len());
     gateway.connections.for_each(|place, conn| {
-        if conn.closed().is_none() {
+        if conn.closed().is_none() && now.since(conn.connected) >= order.min_age {
             line.push((conn.last_message(), conn.connected, place));
         }
     });
     // equal times are common (ticks are coarse), and must not mean "in the order of the table"
     line.shuffle(&mut rand::rng());
-    match order {
+    match order.order {
         DrainOrder::IdleFirst => line.sort_by_key(|(last_message, ..)| *last_message),
         DrainOrder::OldestFirst => line.sort_by_key(|(_, connected, _)| *connected),
         DrainOrder::NewestFirst => line.sort_by_key(|(_, connected, _)| std::cmp::Reverse(*connected)),
         DrainOrder::Random => {}
     }
     line.into_iter().map(|(.., place)| place).collect()
+}
+
+/// Open sockets; of an order that some of them stay without those that are closing, which do not.
+fn open_sockets(gateway: &Gateway, order: &Order) -> usize {
+    if order.keep.is_none() {
+        return gateway.connections.len();
+    }
+    let mut open = 0;
+    gateway
+        .connections
+        .for_each(|_, conn| open += usize::from(conn.closed().is_none()));
+    open
 }
 
 fn turn(gateway: &Gateway, order: &Order, line: &mut Line<Place>, now: Duration) {
@@ -69,8 +80,8 @@ fn turn(gateway: &Gateway, order: &Order, line: &mut Line<Place>, now: Duration)
     let steps = line.advance(
         order,
         now,
-        gateway.connections.len(),
-        || sockets(gateway, order.order),
+        open_sockets(gateway, order),
+        || sockets(gateway, order),
         |place| open(place).is_some(),
     );
     for step in steps {
@@ -78,7 +89,11 @@ fn turn(gateway: &Gateway, order: &Order, line: &mut Line<Place>, now: Duration)
             Step::Tell { key, delay } => {
                 let Some(conn) = open(key) else { continue };
                 let notice = ServerMessage::ServerShutdown {
-                    reason: "drain",
+                    reason: if order.keep.is_some() {
+                        "rebalance"
+                    } else {
+                        "drain"
+                    },
                     reconnect_delay: delay.as_millis() as u64,
                     deadline: order.deadline,
                     resume: gateway.resumes_elsewhere(),

@@ -191,6 +191,8 @@ close_reasons! {
     NoPong: "no_pong", NO_PONG, "no pong";
     /// The token's `exp` has passed.
     TokenExpired: "token_expired", TOKEN_EXPIRED, "token expired";
+    /// Open for longer than `connectionAgeSeconds`.
+    Aged: "aged", REBALANCE, "connect again: connections move from time to time";
     /// A back end asked for it.
     Disconnected: "disconnected", NORMAL, "disconnected by the server";
     /// A back end has revoked the token, or all of the user.

@@ -35,6 +35,8 @@ pub struct Env {
     pub absent: Absent,
     /// Connections of one user.
     pub connections_per_user: Limit,
+    /// Seconds after which a connection is to move.
+    pub connection_age: Limit,
     /// For how long at most messages are kept for those who come back.
     pub resume_window: Duration,
     /// What clients are told for a proxy in front, if they are.

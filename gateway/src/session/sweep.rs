@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::conn::Conn;
-use super::env::Env;
+use super::env::{ConnId, Env};
 use super::registry::Connections;
+use super::seat;
 use crate::clock::Tick;
-use crate::protocol::CloseReason;
+use crate::config::Limit;
+use crate::gateway::Gateway;
+use crate::protocol::{CloseReason, ServerMessage};
 use crate::websocket;
 
 /// Time between pings.
@@ -28,11 +31,16 @@ const SMALLEST_PORTION: usize = 4;
 /// A connection without a message for so long is idle.
 pub const IDLE_AFTER: Duration = Duration::from_mins(1);
 
+/// From the notice to a connection that has become too old to its close: long enough for a handshake and some joins.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// What time has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     Nothing,
     Ping,
+    /// It is told that it will be closed.
+    Notice,
     Close(CloseReason),
     Cut,
 }
@@ -41,8 +49,11 @@ enum Due {
 #[derive(Clone, Copy, Debug)]
 struct Times {
     closing: bool,
+    /// When it is cut; of one that is not closing yet, when it is closed, if it was told so.
     close_deadline: Tick,
     expires: Tick,
+    /// When it is too old.
+    aged: Tick,
     last_inbound: Tick,
     ping_due: Tick,
     ping_sent: Option<Tick>,
@@ -59,6 +70,13 @@ impl Times {
         }
         if now >= self.expires {
             return Due::Close(CloseReason::TokenExpired);
+        }
+        if now >= self.aged {
+            if self.close_deadline == Tick::NEVER {
+                return Due::Notice;
+            } else if now >= self.close_deadline {
+                return Due::Close(CloseReason::Aged);
+            }
         }
         let unanswered = self.ping_sent.filter(|sent| self.last_inbound < *sent);
         if unanswered.is_some_and(|sent| now.since(sent) >= PONG_TIMEOUT) {
@@ -79,6 +97,7 @@ impl Conn {
             closing: self.closed().is_some(),
             close_deadline: Tick::from_bits(self.close_deadline.load(Relaxed)),
             expires: Tick::from_bits(self.expires.load(Relaxed)),
+            aged: aged(self.id, self.connected, self.env.connection_age),
             last_inbound: Tick::from_bits(self.last_inbound.load(Relaxed)),
             ping_due: Tick::from_bits(self.ping_due.load(Relaxed)),
             ping_sent: (sent != 0).then(|| Tick::from_bits(sent)),
@@ -91,6 +110,33 @@ impl Conn {
         self.ping_due.store(tick.after(PING_INTERVAL).to_bits(), Relaxed);
         self.send_control(&websocket::ping_frame(&ping_payload(now)));
     }
+}
+
+/// When a connection is too old: at a time of its own, so that those that came together do not go together.
+fn aged(id: ConnId, connected: Tick, age: Limit) -> Tick {
+    // Fibonacci hashing: ids are numbers in a row
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let Some(seconds) = age.get() else {
+        return Tick::NEVER;
+    };
+    let draw = (id.0.wrapping_mul(GOLDEN) >> 32) as f64 / f64::from(u32::MAX);
+    connected.after(Duration::from_secs(seconds.into()).mul_f64(0.9 + 0.2 * draw))
+}
+
+/// Tells a client to open its next connection now, while this one is served.
+fn give_notice(gateway: &Gateway, conn: &Arc<Conn>, now: Duration) {
+    let notice = ServerMessage::ServerShutdown {
+        reason: "rebalance",
+        reconnect_delay: 0,
+        deadline: None,
+        resume: gateway.resumes_elsewhere(),
+    };
+    let deadline = Tick::from_duration(now.saturating_add(NOTICE));
+    conn.close_deadline.store(deadline.to_bits(), Relaxed);
+    gateway.env.metrics.sent(1);
+    conn.send_control(&conn.format.frame(&notice));
+    // the next one must not be one too many
+    seat::give(gateway, conn);
 }
 
 /// When the ping was sent, in microseconds of the gateway's clock: its answer needs no table.
@@ -118,14 +164,15 @@ impl Census {
 }
 
 /// Sweeps until dropped.
-pub async fn sweep_forever(connections: &Connections, env: &Env, census: &Census) {
+pub async fn sweep_forever(gateway: &Gateway) {
+    let (connections, env) = (&gateway.connections, &gateway.env);
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let due = sweep(connections, env, census);
+        let due = sweep(connections, env, &gateway.census);
         env.metrics.active.set(connections.len() as i64);
-        act_on(due, env).await;
+        act_on(due, gateway).await;
     }
 }
 
@@ -146,16 +193,17 @@ fn sweep(connections: &Connections, env: &Env, census: &Census) -> Vec<Arc<Conn>
     due
 }
 
-async fn act_on(due: Vec<Arc<Conn>>, env: &Env) {
+async fn act_on(due: Vec<Arc<Conn>>, gateway: &Gateway) {
     let portion = due.len().div_ceil(PORTIONS).max(SMALLEST_PORTION);
     let mut portions = due.chunks(portion).peekable();
     while let Some(portion) = portions.next() {
-        let now = env.clock.now();
+        let now = gateway.env.clock.now();
         for conn in portion {
             // it may have changed since it was swept
             match conn.times().due(Tick::from_duration(now)) {
                 Due::Nothing => {}
                 Due::Ping => conn.ping(now),
+                Due::Notice => give_notice(gateway, conn, now),
                 Due::Close(reason) => drop(conn.close(reason)),
                 Due::Cut => conn.cut(),
             }
@@ -174,6 +222,7 @@ mod tests {
         closing: false,
         close_deadline: Tick::NEVER,
         expires: Tick::NEVER,
+        aged: Tick::NEVER,
         last_inbound: Tick::from_bits(0),
         ping_due: Tick::from_bits(100),
         ping_sent: None,
@@ -227,6 +276,37 @@ mod tests {
         };
         assert_eq!(closing.due(at(9)), Due::Nothing);
         assert_eq!(closing.due(at(10)), Due::Cut);
+    }
+
+    #[test]
+    fn an_old_connection_is_told_once_and_closed_a_little_later() {
+        let old = Times { aged: at(5), ..START };
+        assert_eq!(old.due(at(4)), Due::Nothing);
+        assert_eq!(old.due(at(5)), Due::Notice);
+        let told = Times {
+            close_deadline: at(7),
+            ..old
+        };
+        assert_eq!(told.due(at(6)), Due::Nothing);
+        assert_eq!(told.due(at(7)), Due::Close(CloseReason::Aged));
+    }
+
+    #[test]
+    fn connections_that_came_together_are_too_old_at_times_spread_over_a_fifth_of_the_age() {
+        let ages: Vec<_> = (1..=1_000)
+            .map(|id| {
+                aged(ConnId(id), at(100), Limit::new(1_000))
+                    .since(at(100))
+                    .as_secs()
+            })
+            .collect();
+        assert!(ages.iter().all(|age| (900..=1_100).contains(age)), "{ages:?}");
+        for tenth in 0..10 {
+            let (from, to) = (900 + tenth * 20, 900 + (tenth + 1) * 20);
+            let here = ages.iter().filter(|age| (from..to).contains(*age)).count();
+            assert!((80..=120).contains(&here), "{here} from {from} s on");
+        }
+        assert_eq!(aged(ConnId(1), at(100), Limit::OFF), Tick::NEVER);
     }
 
     #[test]

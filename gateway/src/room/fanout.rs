@@ -3,7 +3,7 @@
 //! In most rooms all members are one [`Fanout::chunk`], written to by whoever delivers, at once. In larger ones tasks take
 //! the next chunk in turns, so that the workers share them: one task fewer than there are workers goes on to the end, and
 //! every [`TURN`] lets everything else run that is ready; one more, which is as quick to begin as the one that delivers,
-//! ends after the first [`SHARED_CHUNKS`]. So a message to a thousand members has all workers for the few milliseconds
+//! ends after the first [`SHARED_CHUNKS`]; when there is much to write to each member, there is none of these. So a message to a thousand members has all workers for the few milliseconds
 //! that it takes, while one worker is free for whoever else is served before a message to ten thousand has got far. A batch
 //! is written when its last chunk is; only then the room's next one is begun, so each member gets all in order.
 
@@ -27,6 +27,8 @@ const CHUNK: usize = 256;
 const SMALLEST_CHUNK: usize = 8;
 /// So many chunks are written by all workers; those behind them leave one free.
 const SHARED_CHUNKS: usize = 4;
+/// Larger batches are not: what they take is the copying of bytes, and whoever is to read them needs a processor too.
+const SHARED_BYTES: usize = 4 << 10;
 /// Members whose memory is fetched at once, before they are written to one after the other: the system calls between them
 /// leave nothing of it in the nearer caches.
 const AHEAD: usize = 16;
@@ -85,13 +87,16 @@ impl Fanout {
         let chunks = self.members.len().div_ceil(self.chunk());
         let long = runtime.metrics().num_workers().saturating_sub(1);
         let long = long.clamp(1, chunks);
-        self.writers.store(long + 1, Relaxed);
+        let all = self.batch.size() <= SHARED_BYTES;
+        self.writers.store(long + usize::from(all), Relaxed);
         let shared = Arc::new(self);
         for _ in 0..long {
             runtime.spawn(Arc::clone(&shared).write_chunks(Arc::clone(room), usize::MAX));
         }
         // the last one that a worker makes is its own next one; those before it go to workers that have nothing to do
-        runtime.spawn(shared.write_chunks(Arc::clone(room), SHARED_CHUNKS));
+        if all {
+            runtime.spawn(shared.write_chunks(Arc::clone(room), SHARED_CHUNKS));
+        }
     }
 
     /// Writes chunks while there are any, none behind the first so many of all.

@@ -9,7 +9,7 @@ use crate::drain::Control;
 use wsfleet_crds::admin::{DrainMode, DrainOrder, DrainRequest};
 
 const TICK: Duration = Duration::from_millis(50);
-const MIN_AGE: Duration = Duration::from_secs(60);
+const MIN_AGE: Duration = Duration::from_mins(1);
 
 struct Model {
     control: Control,

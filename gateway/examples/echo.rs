@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let gateway = Gateway::new(settings, capacity)?;
     let sweeping = Arc::clone(&gateway);
     tokio::spawn(async move {
-        session::sweep_forever(&sweeping.connections, &sweeping.env, &sweeping.census).await;
+        session::sweep_forever(&sweeping).await;
     });
     writeln!(std::io::stdout(), "listening on {address}")?;
     listener::serve(clients, gateway, CancellationToken::new(), echo).await;

@@ -168,7 +168,11 @@ fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn 
                     "with nats, connectionsPerUser is counted by each gateway, not in the whole fleet"
                 );
             }
-            let broker = NatsBroker::start(&NatsConfig::from_url(url.expose())?, histories, sink)?;
+            let mut config = NatsConfig::from_url(url.expose())?;
+            if let Some(authorities) = &settings.broker_authorities {
+                config = config.trusting(authorities.pem());
+            }
+            let broker = NatsBroker::start(&config, histories, sink)?;
             env.metrics.register(broker.stats().collectors())?;
             Ok(Arc::new(broker))
         }

@@ -149,9 +149,13 @@ impl Node<NatsBroker> {
 
     /// As [`Node::on_nats`], with what is kept of rooms.
     pub fn on_nats_keeping(url: &str, timing: Timing, histories: Histories) -> Result<Self> {
+        Self::on_nats_with(&NatsConfig::from_url(url)?.with_timing(timing), histories)
+    }
+
+    /// As [`Node::on_nats_keeping`], with any settings.
+    pub fn on_nats_with(config: &NatsConfig, histories: Histories) -> Result<Self> {
         let sink = Arc::new(Recorder::default());
-        let config = NatsConfig::from_url(url)?.with_timing(timing);
-        let broker = NatsBroker::start(&config, histories, Arc::clone(&sink) as Arc<dyn Sink>)?;
+        let broker = NatsBroker::start(config, histories, Arc::clone(&sink) as Arc<dyn Sink>)?;
         Ok(Self { broker, sink })
     }
 }

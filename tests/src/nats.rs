@@ -12,6 +12,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::redis_tls::Shown;
+
 /// How long a server may take to start or to end.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -22,6 +24,8 @@ pub struct NatsServer {
     port: u16,
     directory: TempDir,
     arguments: Vec<String>,
+    /// Whether it says who it is before it hears anything: not, when TLS is to come first.
+    greets: bool,
 }
 
 /// Where the program is: `tests/cluster/build.sh` builds it once, outside of the checkout.
@@ -52,10 +56,27 @@ impl NatsServer {
 
     /// Starts a server with more arguments of `nats-server`.
     pub async fn start_with(arguments: &[&str]) -> Result<Self> {
+        Self::start_greeting(arguments, true).await
+    }
+
+    /// Starts a server that speaks TLS, and shows this: after it has said that it does, or from the first byte on.
+    pub async fn start_secured(shown: &Shown, first: bool) -> Result<Self> {
+        let at = |name: &str| shown.folder().join(name).display().to_string();
+        let settings = format!(
+            "tls {{ cert_file: {:?}, key_file: {:?}, handshake_first: {first} }}\n",
+            at("tls.crt"),
+            at("tls.key"),
+        );
+        std::fs::write(at("nats.conf"), settings)?;
+        Self::start_greeting(&["--config", &at("nats.conf")], !first).await
+    }
+
+    async fn start_greeting(arguments: &[&str], greets: bool) -> Result<Self> {
         // between finding a free port and taking it another process may take it
         let mut last = None;
         for _ in 0..5 {
             let mut server = Self::reserve(arguments)?;
+            server.greets = greets;
             match server.restart().await {
                 Ok(()) => return Ok(server),
                 Err(error) => last = Some(error),
@@ -70,6 +91,7 @@ impl NatsServer {
             port: free_port()?,
             directory: TempDir::new()?,
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            greets: true,
         })
     }
 
@@ -139,8 +161,10 @@ impl NatsServer {
         use tokio::io::AsyncReadExt;
         let ask = async {
             let mut stream = tokio::net::TcpStream::connect(self.address()).await?;
-            let mut greeting = [0; 5];
-            stream.read_exact(&mut greeting).await?;
+            let mut greeting = *b"INFO ";
+            if self.greets {
+                stream.read_exact(&mut greeting).await?;
+            }
             std::io::Result::Ok(greeting)
         };
         let answer = tokio::time::timeout(Duration::from_secs(1), ask).await;

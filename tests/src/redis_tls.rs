@@ -1,6 +1,7 @@
 //! Redis servers that speak TLS, beside the plain port on which tests ask them.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -22,7 +23,7 @@ impl Shown {
     /// For this host, a name or an address.
     pub fn by(host: &str) -> Result<Self> {
         let folder = TempDir::new()?;
-        let certificate = Certificate::of("redis", host)?;
+        let certificate = Certificate::of("server", host)?;
         std::fs::write(folder.path().join("tls.crt"), certificate.pem())?;
         std::fs::write(folder.path().join("tls.key"), certificate.key_pem())?;
         Ok(Self { certificate, folder })
@@ -31,6 +32,11 @@ impl Shown {
     /// Who trusts this trusts the servers.
     pub fn pem(&self) -> Arc<[u8]> {
         Arc::from(self.certificate.pem().as_bytes())
+    }
+
+    /// Where it is, with `tls.crt` and `tls.key` in it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Settings of a server that speaks TLS on this port, and with other servers.

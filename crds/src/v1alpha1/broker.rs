@@ -92,18 +92,25 @@ pub struct Events {
 /// The broker on NATS; exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.nats.url and broker.nats.secretRef"))]
+#[x_kube(
+    validation = ("has(self.url) != has(self.secretRef)", "set exactly one of broker.nats.url and broker.nats.secretRef"),
+    validation = ("!has(self.caSecretRef) || !has(self.url) || self.url.startsWith('tls:')", "broker.nats.caSecretRef is for TLS: write the address as tls://, or leave the reference out")
+)]
 pub struct NatsBroker {
     /// Address of NATS, for example `nats://nats:4222`; of some servers of a cluster, each message on three of them,
     /// `nats://nats-0.nats:4222,nats-1.nats:4222?replicas=3`. Fleets that share a NATS need a name each, `?prefix=chat`.
-    /// Use secretRef instead when the address holds a password or a token. Changing it rolls the fleet.
+    /// With TLS: `tls://`. Use secretRef instead when the address holds a password or a token. Changing it rolls the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
-    #[x_kube(validation = ("self.matches('^nats://[^/ ]')", "write the address as nats://host:port or nats://host:port,host:port?replicas=3, for example nats://nats:4222"))]
+    #[x_kube(validation = ("self.matches('^(nats|tls)://[^/ ]')", "write the address as nats://host:port or nats://host:port,host:port?replicas=3, with TLS as tls://, for example nats://nats:4222"))]
     pub url: Option<String>,
     /// Secret key that holds the address, password included. A changed Secret is read by pods made after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretKeyRef>,
+    /// Secret key with the authorities (PEM) that vouch for NATS's certificates. Default: those that the image trusts. Only with
+    /// TLS. A changed Secret is read by pods made after the change; naming another one rolls the fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
 }
 
 /// When a message is acknowledged.

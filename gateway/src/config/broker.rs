@@ -32,7 +32,7 @@ impl FromStr for BrokerChoice {
             return Ok(Self::Memory);
         }
         // one judge of what a URL is: what passes here is taken by the broker
-        if text.starts_with("nats:") {
+        if ["nats:", "tls:"].iter().any(|scheme| text.starts_with(scheme)) {
             let config = NatsConfig::from_url(text).map_err(|_| allowed(text))?;
             return Ok(Self::Nats(BrokerUrl {
                 text: text.into(),
@@ -54,11 +54,15 @@ impl BrokerChoice {
         durability: Durability,
         authorities: Option<&Authorities>,
     ) -> Result<(), ConfigError> {
-        let speaks_tls = matches!(self, Self::Redis(url) if url.text.starts_with("rediss"));
+        let speaks_tls = match self {
+            Self::Memory => false,
+            Self::Redis(url) => url.text.starts_with("rediss"),
+            Self::Nats(url) => url.text.starts_with("tls:"),
+        };
         if authorities.is_some() && !speaks_tls {
             return Err(ConfigError::Conflict {
                 flag: "broker-ca-file",
-                problem: "this broker speaks no TLS and shows no certificate; give --broker rediss://…, rediss-sentinel://… or rediss-cluster://…, or leave the file out",
+                problem: "this broker speaks no TLS and shows no certificate; give --broker rediss://…, rediss-sentinel://…, rediss-cluster://… or tls://… (NATS), or leave the file out",
             });
         }
         if *self == Self::Memory && durability == Durability::Replicated {
@@ -121,13 +125,13 @@ impl fmt::Debug for Authorities {
 fn allowed(text: &str) -> Allowed {
     Allowed(if text.starts_with("redis") {
         redis::ConfigError::form_of(text)
-    } else if text.starts_with("nats") {
+    } else if text.starts_with("nats") || text.starts_with("tls") {
         nats::ConfigError::form()
     } else {
         "memory, redis://[user:password@]host[:port][/database], \
          redis-sentinel://[user:password@]host[:port],host[:port]/master[/database], \
          redis-cluster://[user:password@]host[:port],host[:port], any of these with TLS as rediss…://, \
-         or nats://[user:password@]host[:port],host[:port]"
+         or nats://[user:password@]host[:port],host[:port], with TLS as tls://"
     })
 }
 
@@ -153,7 +157,7 @@ impl FromStr for Durability {
     }
 }
 
-/// `redis://…`, `nats://…` or another URL of a broker; shown without user and password.
+/// `redis://…`, `nats://…`, `tls://…` or another URL of a broker; shown without user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BrokerUrl {
     text: Box<str>,

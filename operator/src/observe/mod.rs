@@ -249,17 +249,16 @@ fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &str, &str)> {
     let url = url.map(|reference| ("spec.broker.redis.secretRef", reference));
     let ca = redis.and_then(|redis| redis.ca_secret_ref.as_ref());
     let ca = ca.map(|reference| ("spec.broker.redis.caSecretRef", reference));
-    let nats = spec
-        .broker
-        .nats
-        .as_ref()
-        .and_then(|nats| nats.secret_ref.as_ref());
+    let nats = spec.broker.nats.as_ref();
+    let nats_ca = nats.and_then(|nats| nats.ca_secret_ref.as_ref());
+    let nats_ca = nats_ca.map(|reference| ("spec.broker.nats.caSecretRef", reference));
+    let nats = nats.and_then(|nats| nats.secret_ref.as_ref());
     let nats = nats.map(|reference| ("spec.broker.nats.secretRef", reference));
     let token = spec.gateway.admin_token_secret_ref.as_ref();
     let token = token.map(|reference| ("spec.gateway.adminTokenSecretRef", reference));
     let routing = spec.gateway.routing_key_secret_ref.as_ref();
     let routing = routing.map(|reference| ("spec.gateway.routingKeySecretRef", reference));
-    let keys = [jwt, url, ca, nats, token, routing]
+    let keys = [jwt, url, ca, nats, nats_ca, token, routing]
         .into_iter()
         .flatten()
         .map(|(field, reference)| (field, reference.name.as_str(), reference.key.as_str()));
@@ -339,12 +338,18 @@ mod tests {
         assert_eq!(references(&cluster), expected);
         let spec = json!({
             "auth": {"anonymous": {}},
-            "broker": {"nats": {"secretRef": {"name": "nats", "key": "url"}}},
+            "broker": {"nats": {
+                "secretRef": {"name": "nats", "key": "url"},
+                "caSecretRef": {"name": "nats-ca", "key": "ca.crt"},
+            }},
         });
         let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
         assert_eq!(
             references(&cluster),
-            [("spec.broker.nats.secretRef", "nats", "url")]
+            [
+                ("spec.broker.nats.secretRef", "nats", "url"),
+                ("spec.broker.nats.caSecretRef", "nats-ca", "ca.crt"),
+            ]
         );
     }
 }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::naming::Names;
+use super::tls::Tls;
 use crate::broker::timing::Timing;
 
 /// How a URL of NATS is written.
-const FORM: &str = "nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=1 to 5&prefix=name]";
+const FORM: &str = "nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=1 to 5&prefix=name], or tls://… with TLS";
 /// The port for clients unless another is named.
 const PORT: u16 = 4_222;
 
@@ -38,6 +39,8 @@ pub(super) enum Access {
 pub struct NatsConfig {
     pub(super) servers: Arc<[String]>,
     pub(super) access: Access,
+    /// How TLS is spoken, if it is.
+    pub(super) tls: Option<Tls>,
     /// Servers that have each message.
     pub(super) replicas: u8,
     pub(super) names: Names,
@@ -45,12 +48,14 @@ pub struct NatsConfig {
 }
 
 impl NatsConfig {
-    /// Parses `nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=N&prefix=NAME]`; user, password and
-    /// token may be percent-encoded.
+    /// Parses `nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=N&prefix=NAME]`, or the same as `tls://…`
+    /// with TLS, where `handshake_first=true` may be asked for, too; user, password and token may be percent-encoded.
     pub fn from_url(text: &str) -> Result<Self, ConfigError> {
-        let rest = text
-            .strip_prefix("nats://")
-            .ok_or_else(|| wrong("another scheme"))?;
+        let (tls, rest) = match text.split_once("://") {
+            Some(("nats", rest)) => (None, rest),
+            Some(("tls", rest)) => (Some(Tls::default()), rest),
+            _ => return Err(wrong("another scheme")),
+        };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (access, hosts) = match rest.rsplit_once('@') {
             Some((access, hosts)) => (self::access(access)?, hosts),
@@ -60,6 +65,7 @@ impl NatsConfig {
         let mut config = Self {
             servers: servers?,
             access,
+            tls,
             replicas: 1,
             names: Names("wsfleet".into()),
             timing: Timing::default(),
@@ -81,6 +87,12 @@ impl NatsConfig {
                 self.names = Names(value.into());
             }
             "prefix" => return Err(wrong("a prefix has 1 to 32 letters, digits, and `-_`")),
+            "handshake_first" => match (&mut self.tls, value) {
+                (Some(tls), "true") => tls.first = true,
+                (Some(tls), "false") => tls.first = false,
+                (Some(_), _) => return Err(wrong("handshake_first is true or false")),
+                (None, _) => return Err(wrong("handshake_first is for TLS, so for tls://")),
+            },
             other => return Err(wrong(&format!("it takes no `{other}`"))),
         }
         Ok(())
@@ -88,8 +100,20 @@ impl NatsConfig {
 
     /// The same NATS with other patience.
     #[must_use]
-    pub const fn with_timing(mut self, timing: Timing) -> Self {
+    pub fn with_timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// Whether TLS is spoken with it.
+    pub const fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The same NATS, trusted when one of these authorities (PEM) vouches for it. Without TLS it is what it was.
+    #[must_use]
+    pub fn trusting(mut self, authorities: Arc<[u8]>) -> Self {
+        self.tls = self.tls.map(|tls| tls.trusting(authorities));
         self
     }
 
@@ -182,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn the_scheme_of_nats_asks_for_tls() {
+        let plain = NatsConfig::from_url("nats://u:p@h").unwrap();
+        let secured = NatsConfig::from_url("tls://u:p@h?replicas=3").unwrap();
+        assert_eq!((plain.speaks_tls(), secured.speaks_tls()), (false, true));
+        assert_eq!(secured.address(), plain.address());
+        assert!(secured.access == plain.access);
+        let first = |query: &str| {
+            let config = NatsConfig::from_url(&format!("tls://h{query}")).unwrap();
+            config.tls.unwrap().first
+        };
+        assert!(first("?handshake_first=true"));
+        assert!(!first("") && !first("?handshake_first=false"));
+    }
+
+    #[test]
     fn each_malformed_url_is_told_what_to_write_instead_without_its_password() {
         for (url, part) in [
             ("redis://h", "another scheme"),
@@ -194,6 +233,10 @@ mod tests {
             ("nats://u:hunter2@h?replicas=0", "1 to 5"),
             ("nats://u:hunter2@h?prefix=a.b", "1 to 32 letters"),
             ("nats://u:hunter2@h?tls=on", "takes no `tls`"),
+            ("nats://u:hunter2@h?handshake_first=true", "so for tls://"),
+            ("tls://u:hunter2@h?handshake_first=on", "true or false"),
+            ("nats+tls://u:hunter2@h", "another scheme"),
+            ("tls://u:hunter2@", "a host is missing"),
         ] {
             let error = NatsConfig::from_url(url).unwrap_err().to_string();
             assert!(error.contains(part), "{url}: {error}");

@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -31,6 +30,13 @@ const ANSWERS: &[u8] = b"answers";
 const WAITING: usize = 32 << 20;
 /// Read at a time, at least.
 const READ: usize = 32 << 10;
+
+/// Where what the server says comes from.
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+/// Where what is said to it goes.
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+/// Both, with TLS or without.
+type Halves = (Reader, Writer);
 
 /// A connection. Dropping it ends it.
 #[derive(Debug)]
@@ -88,7 +94,7 @@ impl Answers {
 impl Link {
     /// Serves a connection that was greeted; `rest` was read already.
     fn start(
-        (reader, writer): (OwnedReadHalf, OwnedWriteHalf),
+        (reader, writer): Halves,
         rest: BytesMut,
         (inbox, largest): (String, usize),
         intake: Arc<Intake>,
@@ -220,7 +226,7 @@ impl Link {
 
 impl Shared {
     /// Takes what comes until the connection is of no use; tells why.
-    async fn read(&self, mut reader: OwnedReadHalf, mut buffer: BytesMut) -> String {
+    async fn read(&self, mut reader: Reader, mut buffer: BytesMut) -> String {
         loop {
             loop {
                 match wire::next(&mut buffer) {
@@ -275,12 +281,18 @@ impl Shared {
         }
     }
 
-    async fn write(&self, mut writer: OwnedWriteHalf) -> std::io::Error {
+    async fn write(&self, mut writer: Writer) -> std::io::Error {
         loop {
             let bytes: Bytes = std::mem::take(&mut self.out.lock().bytes).freeze();
             if bytes.is_empty() {
                 self.written.notified().await;
-            } else if let Err(error) = writer.write_all(&bytes).await {
+                continue;
+            }
+            if let Err(error) = writer.write_all(&bytes).await {
+                return error;
+            }
+            // TLS keeps back what the socket has not taken
+            if let Err(error) = writer.flush().await {
                 return error;
             }
         }

@@ -22,6 +22,7 @@ mod link;
 mod naming;
 mod session;
 mod streams;
+mod tls;
 mod wire;
 
 use std::collections::HashMap;

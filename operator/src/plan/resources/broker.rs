@@ -5,14 +5,16 @@ use wsfleet_crds::v1alpha1::{BrokerSpec, Durability, SecretKeyRef};
 
 use super::template::{given, variable};
 
-/// Where the authorities are mounted that vouch for Redis.
+/// Where the authorities are mounted that vouch for the broker.
 pub(super) const CA_FOLDER: &str = "/etc/wsfleet/broker";
 /// The file with them.
 pub(super) const CA_FILE: &str = "ca.crt";
 
-/// Who vouches for Redis, when that is said.
+/// Who vouches for Redis or NATS, when that is said.
 pub(super) fn authorities(broker: &BrokerSpec) -> Option<&SecretKeyRef> {
-    broker.redis.as_ref()?.ca_secret_ref.as_ref()
+    let redis = broker.redis.as_ref().map(|redis| &redis.ca_secret_ref);
+    let nats = broker.nats.as_ref().map(|nats| &nats.ca_secret_ref);
+    redis.or(nats)?.as_ref()
 }
 
 /// The variables: where it is, and what is asked of it.
@@ -110,18 +112,23 @@ mod tests {
     }
 
     #[test]
-    fn who_vouches_for_redis_is_mounted_and_its_file_is_named() {
-        let reference = json!({"name": "redis-ca", "key": "authorities"});
-        let spec = with(&json!({"url": "rediss-sentinel://s:26379/chat", "caSecretRef": reference}));
-        let file = "/etc/wsfleet/broker/ca.crt".to_owned();
-        assert!(environment_of(spec.clone()).contains(&("WSFLEET_BROKER_CA_FILE".to_owned(), file)));
-        let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
-        let pod = base(&cluster, "image")["spec"].take();
-        let items = json!([{"key": "authorities", "path": "ca.crt"}]);
-        let volume = json!({"name": "broker-ca", "secret": {"secretName": "redis-ca", "items": items}});
-        assert!(pod["volumes"].as_array().unwrap().contains(&volume));
-        let mounted = json!({"name": "broker-ca", "mountPath": "/etc/wsfleet/broker", "readOnly": true});
-        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
-        assert!(mounts.contains(&mounted));
+    fn who_vouches_for_the_broker_is_mounted_and_its_file_is_named() {
+        let reference = json!({"name": "broker-ca", "key": "authorities"});
+        for broker in [
+            json!({"redis": {"url": "rediss-sentinel://s:26379/chat", "caSecretRef": reference}}),
+            json!({"nats": {"url": "tls://nats:4222", "caSecretRef": reference}}),
+        ] {
+            let spec = json!({"auth": {"anonymous": {}}, "broker": broker});
+            let file = "/etc/wsfleet/broker/ca.crt".to_owned();
+            assert!(environment_of(spec.clone()).contains(&("WSFLEET_BROKER_CA_FILE".to_owned(), file)));
+            let cluster = WebSocketCluster::new("chat", serde_json::from_value(spec).unwrap());
+            let pod = base(&cluster, "image")["spec"].take();
+            let items = json!([{"key": "authorities", "path": "ca.crt"}]);
+            let volume = json!({"name": "broker-ca", "secret": {"secretName": "broker-ca", "items": items}});
+            assert!(pod["volumes"].as_array().unwrap().contains(&volume));
+            let mounted = json!({"name": "broker-ca", "mountPath": "/etc/wsfleet/broker", "readOnly": true});
+            let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+            assert!(mounts.contains(&mounted));
+        }
     }
 }

@@ -5,14 +5,23 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::super::config::{Access, NatsConfig};
 use super::super::intake::Intake;
+use super::super::tls::TlsError;
 use super::super::wire::{self, Malformed, Said};
-use super::Link;
+use super::{Halves, Link};
+
+/// The server speaks TLS, and we were not told to.
+const WANTS_TLS: &str = "this NATS wants TLS; write --broker tls://… instead of nats://…";
+/// We were told to, and the server does not.
+const NO_TLS: &str =
+    "this NATS does not speak TLS; give its servers a certificate (`tls {…}`), or write --broker nats://…";
+/// Nothing came.
+const SILENT: &str = "the server said nothing; where its `tls {…}` has `handshake_first`, write --broker tls://…?handshake_first=true";
 
 /// Why a link could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +35,9 @@ pub(in super::super) enum ConnectError {
     /// Wrong credentials, or too many connections.
     #[error("NATS said: {0}")]
     Refused(String),
+    /// No TLS with it.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// It is not as we need it.
     #[error("{0}")]
     Unfit(&'static str),
@@ -43,6 +55,18 @@ struct Info {
     max_payload: usize,
     #[serde(default)]
     tls_required: bool,
+    #[serde(default)]
+    tls_available: bool,
+}
+
+/// A connection that was greeted.
+struct Greeted {
+    halves: Halves,
+    /// What was read already.
+    rest: BytesMut,
+    /// Subject of answers, without the question's number.
+    inbox: String,
+    largest: usize,
 }
 
 /// Connects to a server, within the time that there is for it.
@@ -52,34 +76,85 @@ pub(in super::super) async fn connect(
     tasks: &TaskTracker,
 ) -> Result<Link, ConnectError> {
     let time = config.timing.connect;
-    let greeted = tokio::time::timeout(time, greet(config, server));
-    let (stream, rest, inbox, largest) = greeted.await.map_err(|_| ConnectError::Timeout(time))??;
-    let intake = Arc::new(Intake::default());
+    let greeted = tokio::time::timeout(time, greet(config, server)).await;
+    let greeted = greeted.map_err(|_| match &config.tls {
+        Some(tls) if !tls.first => ConnectError::Unfit(SILENT),
+        _ => ConnectError::Timeout(time),
+    })??;
     Ok(Link::start(
-        stream.into_split(),
-        rest,
-        (inbox, largest),
-        intake,
+        greeted.halves,
+        greeted.rest,
+        (greeted.inbox, greeted.largest),
+        Arc::new(Intake::default()),
         tasks,
     ))
 }
 
-async fn greet(
-    config: &NatsConfig,
-    server: &str,
-) -> Result<(TcpStream, BytesMut, String, usize), ConnectError> {
+async fn greet(config: &NatsConfig, server: &str) -> Result<Greeted, ConnectError> {
     let mut stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
-    let mut buffer = BytesMut::new();
-    let info: Info = match said(&mut stream, &mut buffer).await? {
-        Said::Info(json) => serde_json::from_slice(&json).map_err(|_| Malformed)?,
-        _ => return Err(Malformed.into()),
+    let mut rest = BytesMut::new();
+    let Some(tls) = &config.tls else {
+        let info = info(&mut stream, &mut rest).await?;
+        if info.tls_required {
+            return Err(ConnectError::Unfit(WANTS_TLS));
+        }
+        let inbox = introduce(&mut stream, &mut rest, &info, &config.access).await?;
+        let (reader, writer) = stream.into_split();
+        return Ok(Greeted {
+            halves: (Box::new(reader), Box::new(writer)),
+            rest,
+            inbox,
+            largest: info.max_payload,
+        });
     };
-    if info.tls_required {
-        return Err(ConnectError::Unfit(
-            "this NATS wants TLS, which the gateway does not speak with it",
-        ));
+    let before = if tls.first {
+        None
+    } else {
+        let said = info(&mut stream, &mut rest).await;
+        let info = said.map_err(|error| match error {
+            ConnectError::Io(_) => ConnectError::Unfit(SILENT),
+            other => other,
+        })?;
+        if !info.tls_required && !info.tls_available {
+            return Err(ConnectError::Unfit(NO_TLS));
+        }
+        // what somebody has put behind it must not be taken for something that came by TLS
+        if !rest.is_empty() {
+            return Err(Malformed.into());
+        }
+        Some(info)
+    };
+    let mut stream = tls.connect(server, stream).await?;
+    let info = match before {
+        Some(info) => info,
+        None => info(&mut stream, &mut rest).await?,
+    };
+    let inbox = introduce(&mut stream, &mut rest, &info, &config.access).await?;
+    let (reader, writer) = tokio::io::split(stream);
+    Ok(Greeted {
+        halves: (Box::new(reader), Box::new(writer)),
+        rest,
+        inbox,
+        largest: info.max_payload,
+    })
+}
+
+/// What the server says first.
+async fn info(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<Info, ConnectError> {
+    match said(stream, buffer).await? {
+        Said::Info(json) => Ok(serde_json::from_slice(&json).map_err(|_| Malformed)?),
+        _ => Err(Malformed.into()),
     }
+}
+
+/// Says who we are, and awaits that the server has taken it; gives the subject of answers.
+async fn introduce(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    buffer: &mut BytesMut,
+    info: &Info,
+    access: &Access,
+) -> Result<String, ConnectError> {
     if !info.headers {
         return Err(ConnectError::Unfit(
             "this NATS has no headers; run nats-server 2.11 or later",
@@ -88,15 +163,19 @@ async fn greet(
     let inbox = format!("_INBOX.{}", uuid::Uuid::new_v4().simple());
     let greeting = format!(
         "CONNECT {}\r\nSUB {inbox}.* {}\r\nPING\r\n",
-        introduction(&config.access),
+        introduction(access),
         String::from_utf8_lossy(super::ANSWERS)
     );
     stream.write_all(greeting.as_bytes()).await?;
+    stream.flush().await?;
     loop {
-        match said(&mut stream, &mut buffer).await? {
-            Said::Pong => return Ok((stream, buffer, inbox, info.max_payload)),
+        match said(stream, buffer).await? {
+            Said::Pong => return Ok(inbox),
             Said::Error(text) => return Err(ConnectError::Refused(text)),
-            Said::Ping => stream.write_all(b"PONG\r\n").await?,
+            Said::Ping => {
+                stream.write_all(b"PONG\r\n").await?;
+                stream.flush().await?;
+            }
             Said::Info(_) | Said::Nothing | Said::Message(_) => {}
         }
     }
@@ -119,7 +198,7 @@ fn introduction(access: &Access) -> serde_json::Value {
 }
 
 /// The next thing that the server says.
-async fn said(stream: &mut TcpStream, buffer: &mut BytesMut) -> Result<Said, ConnectError> {
+async fn said(stream: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> Result<Said, ConnectError> {
     loop {
         if let Some(said) = wire::next(buffer)? {
             return Ok(said);

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    id: str  # of the stream's entry
+    id: str  # of the stream's entry, unique
     name: str
     payload: object
     user_id: str
@@ -24,4 +24,18 @@ class Event:
             connection_id=fields["connectionId"],
             server_id=fields["serverId"],
             timestamp=int(fields["timestamp"]),
+        )
+
+    @classmethod
+    def read_json(cls, id: str, body: bytes) -> "Event":
+        """As it is in NATS."""
+        fields = json.loads(body)
+        return cls(
+            id=id,
+            name=fields["name"],
+            payload=fields["payload"],
+            user_id=fields["userId"],
+            connection_id=fields["connectionId"],
+            server_id=fields["serverId"],
+            timestamp=fields["timestamp"],
         )

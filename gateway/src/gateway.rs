@@ -168,7 +168,7 @@ fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn 
                     "with nats, connectionsPerUser is counted by each gateway, not in the whole fleet"
                 );
             }
-            let mut config = NatsConfig::from_url(url.expose())?;
+            let mut config = NatsConfig::from_url(url.expose())?.with_events(settings.events.clone());
             if let Some(authorities) = &settings.broker_authorities {
                 config = config.trusting(authorities.pem());
             }

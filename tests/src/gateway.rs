@@ -291,6 +291,25 @@ macro_rules! on_each_broker {
     };
 }
 
+/// Runs each of the named `async fn(Kind) -> anyhow::Result<()>` with two gateways on a real Redis, and on a real NATS.
+#[macro_export]
+macro_rules! on_redis_and_nats {
+    ($($name:ident),* $(,)?) => {
+        mod redis_with_two_gateways {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::gateway::Kind::Redis(2)).await
+            })*
+        }
+        mod nats_with_two_gateways {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name($crate::gateway::Kind::Nats(2)).await
+            })*
+        }
+    };
+}
+
 /// As [`on_each_broker`], but without NATS: of what that broker does not do.
 #[macro_export]
 macro_rules! on_memory_and_redis {

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -177,6 +179,28 @@ impl NatsServer {
         info["state"]["messages"]
             .as_u64()
             .with_context(|| info.to_string())
+    }
+
+    /// What the messages hold that the JetStream stream of this name has, in order.
+    pub async fn stored(&self, stream: &str) -> Result<Vec<Vec<u8>>> {
+        let info = self.ask(&format!("$JS.API.STREAM.INFO.{stream}"), "").await?;
+        let number = |name: &str| info["state"][name].as_u64().with_context(|| info.to_string());
+        let mut stored = Vec::new();
+        for sequence in number("first_seq")?.max(1)..=number("last_seq")? {
+            let question = format!("{{\"seq\":{sequence}}}");
+            let answer = self.ask(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &question).await?;
+            let data = answer["message"]["data"].as_str().with_context(|| answer.to_string())?;
+            stored.push(BASE64_STANDARD.decode(data)?);
+        }
+        Ok(stored)
+    }
+
+    /// How many messages a durable consumer has given out that were not acknowledged, and how many it has still to give out;
+    /// none before somebody has made it.
+    pub async fn consumer(&self, stream: &str, name: &str) -> Result<(u64, u64)> {
+        let info = self.ask(&format!("$JS.API.CONSUMER.INFO.{stream}.{name}"), "").await?;
+        let number = |name: &str| info[name].as_u64().unwrap_or_default();
+        Ok((number("num_ack_pending"), number("num_pending")))
     }
 
     /// Asks something that is answered with JSON.

@@ -1,4 +1,4 @@
-//! Clients' events in their stream, and the example worker (`examples/worker`) as a child process that handles them.
+//! Clients' events in their stream, and the example workers (`examples/worker`) as child processes that handle them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,16 +10,20 @@ use anyhow::{Context, Result, ensure};
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
+use crate::gateway::Fleet;
 use crate::redis::RedisServer;
 use crate::wait::SOON;
 
 /// The default of `--event-stream`.
 pub const STREAM: &str = "wsfleet:events";
+/// What it is called in NATS.
+pub const NATS_STREAM: &str = "wsfleet-events";
 /// Where the example puts aside what fails.
 pub const DEAD: &str = "{wsfleet:events}:dead";
 /// The example's default of `--group`.
@@ -33,6 +37,28 @@ pub async fn entries(redis: &RedisServer, stream: &str) -> Result<Vec<Entry>> {
     let mut redis = redis.connection().await?;
     let mut ask = redis::cmd("XRANGE");
     Ok(ask.arg(&[stream, "-", "+"]).query_async(&mut redis).await?)
+}
+
+/// The fields of all events that a fleet has appended to its stream of this name (Redis) or its default one (NATS), in order.
+pub async fn appended(fleet: &Fleet, stream: &str) -> Result<Vec<BTreeMap<String, String>>> {
+    if let Some(redis) = &fleet.redis {
+        let entries = entries(redis, stream).await?;
+        return Ok(entries.into_iter().map(|(_, fields)| fields).collect());
+    }
+    let nats = fleet.nats.as_ref().context("a fleet on Redis or NATS")?;
+    let stored = nats.stored(NATS_STREAM).await?;
+    let fields = stored.iter().map(|body| {
+        let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(body)?;
+        let text = |name: &str, value: &RawValue| match serde_json::from_str(value.get()) {
+            Ok(Value::String(text)) if name != "payload" => text,
+            _ => value.get().to_owned(),
+        };
+        Ok(fields
+            .iter()
+            .map(|(name, value)| (name.clone(), text(name, value)))
+            .collect())
+    });
+    fields.collect()
 }
 
 /// Sends an event, and gives its `ack` or `error`.
@@ -74,18 +100,21 @@ pub struct Worker {
 impl Worker {
     /// Starts one that answers through this server API, and does not wait.
     pub fn start(name: &str, redis: &str, api: SocketAddr, flags: &[&str]) -> Result<Self> {
+        let own = ["--name", name, "--redis", redis];
+        Self::run("worker.py", name, api, &[&own, flags].concat())
+    }
+
+    /// Starts one of a fleet on NATS, and does not wait.
+    pub fn on_nats(name: &str, nats: &str, api: SocketAddr, flags: &[&str]) -> Result<Self> {
+        Self::run("nats_worker.py", name, api, &[&["--nats", nats], flags].concat())
+    }
+
+    fn run(program: &str, name: &str, api: SocketAddr, flags: &[&str]) -> Result<Self> {
         let directory = TempDir::new()?;
         let log = std::fs::File::create(directory.path().join("log"))?;
         let child = Command::new(python()?)
-            .arg(repository().join("examples/worker/worker.py"))
-            .args([
-                "--name",
-                name,
-                "--redis",
-                redis,
-                "--api",
-                &format!("http://{api}"),
-            ])
+            .arg(repository().join("examples/worker").join(program))
+            .args(["--api", &format!("http://{api}")])
             .args(flags)
             // nothing is written beside the sources
             .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use wsfleet_gateway::protocol::Codec;
@@ -10,7 +10,14 @@ use wsfleet_tests::client::{Client, Connect, jwt, unix_now};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind, UNLIMITED};
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::wait::until_async;
-use wsfleet_tests::worker::{STREAM, entries, send_event};
+use wsfleet_tests::worker::{STREAM, appended, entries, send_event};
+
+wsfleet_tests::on_redis_and_nats! {
+    an_acknowledged_event_is_in_the_stream_as_it_was_sent_in_every_codec,
+    an_event_sent_again_with_its_msg_id_is_appended_once_on_whichever_gateway,
+    while_the_broker_is_away_an_event_gets_a_temporary_error_and_no_ack,
+    what_became_of_events_is_counted,
+}
 
 fn redis(fleet: &Fleet) -> Result<&RedisServer> {
     fleet.redis.as_ref().context("a fleet on Redis")
@@ -22,9 +29,8 @@ fn acked(answer: &Value, id: &str, duplicate: bool) {
     assert_eq!(*answer, expected);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_acknowledged_event_is_in_the_stream_as_it_was_sent_in_every_codec() -> Result<()> {
-    let fleet = Fleet::start(Kind::Redis(2)).await?;
+async fn an_acknowledged_event_is_in_the_stream_as_it_was_sent_in_every_codec(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
     let payload = json!({"cart": [1, 2.5, "é", null], "deep": {"a": [[]]}});
     for (number, codec) in Codec::ALL.into_iter().enumerate() {
         let gateway = fleet.gateway(number);
@@ -40,7 +46,7 @@ async fn an_acknowledged_event_is_in_the_stream_as_it_was_sent_in_every_codec() 
             false,
         );
         // the ack came behind the entry
-        let (_, entry) = entries(redis(&fleet)?, STREAM).await?.pop().context("an entry")?;
+        let entry = appended(&fleet, STREAM).await?.pop().context("an entry")?;
         let time: u64 = entry["timestamp"].parse()?;
         ensure!(
             time.abs_diff(unix_now() * 1_000) < 3_600_000,
@@ -65,16 +71,15 @@ async fn an_acknowledged_event_is_in_the_stream_as_it_was_sent_in_every_codec() 
     bob.send(json!({"type": "event", "name": "quiet", "payload": 1}))
         .await?;
     until_async("the fourth entry", || async {
-        Ok(entries(redis(&fleet)?, STREAM).await?.len() == 4)
+        Ok(appended(&fleet, STREAM).await?.len() == 4)
     })
     .await?;
     assert!(bob.all_so_far("ack").await?.is_empty());
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_sent_again_with_its_msg_id_is_appended_once_on_whichever_gateway() -> Result<()> {
-    let fleet = Fleet::start(Kind::Redis(2)).await?;
+async fn an_event_sent_again_with_its_msg_id_is_appended_once_on_whichever_gateway(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
     let (mut one, mut two) = (fleet.client(0, "ann").await?, fleet.client(1, "ann").await?);
     let named = json!({"msgId": "m1"});
     acked(
@@ -100,8 +105,8 @@ async fn an_event_sent_again_with_its_msg_id_is_appended_once_on_whichever_gatew
     )
     .await?;
     assert_eq!(one.expect("ack").await?["duplicate"], false);
-    let users: Vec<_> = entries(redis(&fleet)?, STREAM).await?;
-    let users: Vec<_> = users.iter().map(|(_, fields)| &*fields["userId"]).collect();
+    let users = appended(&fleet, STREAM).await?;
+    let users: Vec<_> = users.iter().map(|fields| &*fields["userId"]).collect();
     assert_eq!(users, ["user_ann", "user_bob"]);
     Ok(())
 }
@@ -109,7 +114,11 @@ async fn an_event_sent_again_with_its_msg_id_is_appended_once_on_whichever_gatew
 #[tokio::test]
 async fn a_gateway_without_a_stream_says_so_and_never_acknowledges() -> Result<()> {
     let off = ["--events", "off"];
-    for (kind, flags) in [(Kind::Memory, &[][..]), (Kind::Redis(1), &off)] {
+    for (kind, flags) in [
+        (Kind::Memory, &[][..]),
+        (Kind::Redis(1), &off),
+        (Kind::Nats(1), &off),
+    ] {
         let fleet = Fleet::start_with(kind, flags).await?;
         let mut ann = Connect::to(fleet.gateway(0).ports.clients)
             .token("ann")
@@ -166,17 +175,36 @@ async fn malformed_events_are_answered_and_not_appended() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_is_away_an_event_gets_a_temporary_error_and_no_ack() -> Result<()> {
-    let mut fleet = Fleet::on(Some(RedisServer::start_durable().await?), 1, &[])?;
+/// A fleet whose broker has what it had when it is started again.
+async fn durable(kind: Kind) -> Result<Fleet> {
+    let fleet = match kind {
+        Kind::Redis(count) => Fleet::on(Some(RedisServer::start_durable().await?), count, &[])?,
+        _ => return Fleet::start(kind).await,
+    };
     fleet.gateway(0).ready().await?;
+    Ok(fleet)
+}
+
+/// Kills the broker, or starts it again.
+async fn broker(fleet: &mut Fleet, up: bool) -> Result<()> {
+    match (&mut fleet.redis, &mut fleet.nats) {
+        (Some(redis), _) if up => redis.restart().await,
+        (Some(redis), _) => redis.kill(),
+        (None, Some(nats)) if up => nats.restart().await,
+        (None, Some(nats)) => nats.kill(),
+        (None, None) => bail!("a fleet on Redis or NATS"),
+    }
+}
+
+async fn while_the_broker_is_away_an_event_gets_a_temporary_error_and_no_ack(kind: Kind) -> Result<()> {
+    let mut fleet = durable(kind).await?;
     let mut ann = fleet.client(0, "ann").await?;
     acked(
         &send_event(&mut ann, "before", json!(1), json!({})).await?,
         "before",
         false,
     );
-    fleet.redis.as_mut().context("Redis")?.kill()?;
+    broker(&mut fleet, false).await?;
     let mut errors = BTreeMap::new();
     for _ in 0..20 {
         let answer = send_event(&mut ann, "away", json!(1), json!({"msgId": "again"})).await?;
@@ -187,8 +215,8 @@ async fn while_redis_is_away_an_event_gets_a_temporary_error_and_no_ack() -> Res
         );
         *errors.entry(answer["code"].to_string()).or_insert(0) += 1;
     }
-    println!("20 events while Redis was away: {errors:?}");
-    fleet.redis.as_mut().context("Redis")?.restart().await?;
+    println!("20 events while the broker was away: {errors:?}");
+    broker(&mut fleet, true).await?;
     fleet.gateway(0).ready().await?;
     // what was refused is accepted now: the client sends it again by its name
     acked(
@@ -196,9 +224,44 @@ async fn while_redis_is_away_an_event_gets_a_temporary_error_and_no_ack() -> Res
         "away",
         false,
     );
-    let names: Vec<_> = entries(redis(&fleet)?, STREAM).await?;
-    let names: Vec<_> = names.iter().map(|(_, fields)| &*fields["name"]).collect();
+    let names = appended(&fleet, STREAM).await?;
+    let names: Vec<_> = names.iter().map(|fields| &*fields["name"]).collect();
     assert_eq!(names, ["before", "away"]);
+    Ok(())
+}
+
+async fn what_became_of_events_is_counted(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start(kind).await?;
+    let mut ann = fleet.client(0, "ann").await?;
+    for _ in 0..3 {
+        send_event(&mut ann, "e", json!(1), json!({"msgId": "m"})).await?;
+    }
+    send_event(&mut ann, "f", json!(1), json!({})).await?;
+    for (result, count) in [("appended", 2.0), ("duplicate", 2.0), ("unavailable", 0.0)] {
+        let label = format!("result=\"{result}\"");
+        let counted = fleet.gateway(0).metric("ws_events_total", &[&label]).await?;
+        assert_eq!(counted.to_string(), f64::to_string(&count), "{result}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_nats_the_stream_is_bounded_and_keeps_the_newest_in_order() -> Result<()> {
+    const SENT: usize = 1_500;
+    const KEPT: usize = 100;
+    let bound = ["--event-stream-length", "100"];
+    let fleet = Fleet::start_with(Kind::Nats(1), &[&UNLIMITED[..], &bound].concat()).await?;
+    let mut ann = fleet.client(0, "ann").await?;
+    for number in 0..SENT {
+        ann.send(json!({"type": "event", "name": "n", "payload": number, "id": number}))
+            .await?;
+    }
+    let acks = ann.expect_many("ack", SENT).await?;
+    assert!((0..SENT).all(|number| acks[number]["id"] == number), "in order");
+    let kept = appended(&fleet, STREAM).await?;
+    let kept: Vec<_> = kept.iter().map(|fields| fields["payload"].clone()).collect();
+    let expected: Vec<_> = (SENT - KEPT..SENT).map(|number| number.to_string()).collect();
+    assert_eq!(kept, expected);
     Ok(())
 }
 

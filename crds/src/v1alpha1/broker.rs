@@ -18,7 +18,7 @@ pub struct BrokerSpec {
     /// Messages go through Redis: rooms, presence and direct messages span all gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisBroker>,
-    /// Messages go through NATS with JetStream: rooms and direct messages span all gateways. Who is in a room is not known then,
+    /// Messages go through NATS with JetStream: rooms, direct messages and events span all gateways. Who is in a room is not known then,
     /// and limits.connectionsPerUser is counted by each gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats: Option<NatsBroker>,
@@ -111,6 +111,23 @@ pub struct NatsBroker {
     /// TLS. A changed Secret is read by pods made after the change; naming another one rolls the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
+    /// Where the events that clients send go, for workers to handle: the JetStream stream `<prefix>-events`. Changing it rolls the
+    /// fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<NatsEvents>,
+}
+
+/// The JetStream stream that workers read clients' events from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NatsEvents {
+    /// Whether events are taken; without, they are answered with an error. Gateway default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Events that the stream keeps; the oldest go, whether they were handled or not. Gateway default: 1000000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub length: Option<u32>,
 }
 
 /// When a message is acknowledged.

@@ -39,7 +39,7 @@ pub use auth::{AnonymousAuth, AuthSpec, InsecureTokenAuth, JwtAuth, RoomsClaim};
 pub use autoscaling::{
     AutoscalingMode, AutoscalingSpec, MetricsSource, MetricsSpec, PrometheusSpec, ScaleDownSpec, ScaleUpSpec,
 };
-pub use broker::{BrokerSpec, Durability, Events, MemoryBroker, NatsBroker, RedisBroker};
+pub use broker::{BrokerSpec, Durability, Events, MemoryBroker, NatsBroker, NatsEvents, RedisBroker};
 pub use crd::{crd, crd_yaml};
 pub use disruption::{DisruptionMode, DisruptionSpec};
 pub use drain::{DrainSpec, PassiveSpec, ReconnectSpec};

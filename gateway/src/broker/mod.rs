@@ -236,8 +236,8 @@ pub enum BrokerError {
     /// The broker answered with an error of its own.
     #[error("the message broker refused the message: {0}")]
     Refused(Arc<str>),
-    /// There is no stream for workers. Events need Redis, and `--events on`; nothing else is answered with this.
-    #[error("events are off on this gateway: they need --broker redis://… and --events on")]
+    /// There is no stream for workers. Events need Redis or NATS, and `--events on`; nothing else is answered with this.
+    #[error("events are off on this gateway: they need --broker redis://… or nats://…, and --events on")]
     EventsOff,
 }
 

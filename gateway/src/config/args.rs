@@ -43,10 +43,10 @@ pub struct Args {
     /// Who has a message when it is acknowledged: Redis's master (primary), or a replica, too (replicated) [default: primary]
     #[arg(long, value_name = "primary|replicated")]
     pub durability: Option<Text>,
-    /// Whether clients' events are appended to a stream of Redis for workers [default: on with Redis]
+    /// Whether clients' events are appended to a stream of Redis or NATS for workers [default: on with Redis and NATS]
     #[arg(long, value_name = "on|off")]
     pub events: Option<Text>,
-    /// Key of that stream [default: wsfleet:events]
+    /// Key of that stream in Redis; in NATS it is <prefix>-events [default: wsfleet:events]
     #[arg(long, value_name = "NAME")]
     pub event_stream: Option<Text>,
     /// Entries that the stream keeps, about; the oldest go, read or not [default: 1000000]

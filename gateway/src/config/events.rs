@@ -7,14 +7,15 @@ use super::broker::BrokerChoice;
 use super::error::ConfigError;
 use super::settings::Layers;
 use super::values::Allowed;
+use crate::broker::nats::NatsConfig;
 
 /// Longest name of the stream in bytes.
 const NAME_BYTES: usize = 128;
 
-/// The Redis Stream that events are appended to, for workers to read.
+/// The stream of Redis or of JetStream that events are appended to, for workers to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventStream {
-    /// Its key.
+    /// Its key in Redis, its name in JetStream.
     pub name: Arc<str>,
     /// About so many entries are kept; the oldest go.
     pub length: u32,
@@ -87,24 +88,33 @@ impl Layers {
     /// The stream, where there can be one and it is wanted.
     pub(super) fn events(&self, broker: &BrokerChoice) -> Result<Option<EventStream>, ConfigError> {
         let wanted = self.value::<Events>("events", |args| &args.events)?;
-        let StreamName(name) = self
-            .value("event-stream", |args| &args.event_stream)?
-            .unwrap_or_default();
+        let named = self.value::<StreamName>("event-stream", |args| &args.event_stream)?;
         let StreamLength(length) = self
             .value("event-stream-length", |args| &args.event_stream_length)?
             .unwrap_or_default();
-        match (broker, wanted) {
-            (BrokerChoice::Memory, Some(Events::On)) => Err(ConfigError::Conflict {
-                flag: "events",
-                problem: "memory has no stream that workers could read; give --broker redis://…, or --events off",
-            }),
-            (BrokerChoice::Nats(_), Some(Events::On)) => Err(ConfigError::Conflict {
-                flag: "events",
-                problem: "not with nats; give --broker redis://…, or --events off",
-            }),
-            (BrokerChoice::Memory | BrokerChoice::Nats(_), _) | (_, Some(Events::Off)) => Ok(None),
-            (BrokerChoice::Redis(_), _) => Ok(Some(EventStream { name, length })),
-        }
+        let conflict = |flag, problem| Err(ConfigError::Conflict { flag, problem });
+        let name = match broker {
+            BrokerChoice::Memory if wanted == Some(Events::On) => {
+                return conflict(
+                    "events",
+                    "memory has no stream that workers could read; give --broker redis://… or nats://…, or --events off",
+                );
+            }
+            BrokerChoice::Memory => return Ok(None),
+            BrokerChoice::Redis(_) => named.unwrap_or_default().0,
+            BrokerChoice::Nats(_) if named.is_some() => {
+                return conflict(
+                    "event-stream",
+                    "in NATS it is called <prefix>-events; give --broker nats://…?prefix=NAME, and leave this out",
+                );
+            }
+            BrokerChoice::Nats(url) => match NatsConfig::from_url(url.expose()) {
+                Ok(config) => config.event_stream().into(),
+                // a URL that was taken is not malformed
+                Err(_) => return Ok(None),
+            },
+        };
+        Ok((wanted != Some(Events::Off)).then_some(EventStream { name, length }))
     }
 }
 
@@ -122,13 +132,21 @@ mod tests {
     const REDIS: &str = "--broker=redis://127.0.0.1";
 
     #[test]
-    fn events_are_on_where_there_is_a_redis_and_off_where_there_is_none_or_somebody_says_so() {
+    fn events_are_on_where_there_is_a_redis_or_nats_and_off_where_there_is_none_or_somebody_says_so() {
         let default = load(&[REDIS]).unwrap().unwrap();
         assert_eq!((&*default.name, default.length), ("wsfleet:events", 1_000_000));
         let named = load(&[REDIS, "--event-stream=a/b", "--event-stream-length=5"]);
         let named = named.unwrap().unwrap();
         assert_eq!((&*named.name, named.length), ("a/b", 5));
-        for off in [&[][..], &["--events=off"], &[REDIS, "--events=off"]] {
+        let nats = load(&["--broker=nats://h?prefix=chat", "--event-stream-length=7"]);
+        let nats = nats.unwrap().unwrap();
+        assert_eq!((&*nats.name, nats.length), ("chat-events", 7));
+        for off in [
+            &[][..],
+            &["--events=off"],
+            &[REDIS, "--events=off"],
+            &["--broker=nats://h", "--events=off"],
+        ] {
             assert_eq!(load(off).unwrap(), None, "{off:?}");
         }
     }
@@ -137,6 +155,7 @@ mod tests {
     fn what_cannot_be_is_told_what_can() {
         for (words, allowed) in [
             (["--events=on", "--compression=on"], "give --broker redis://"),
+            (["--broker=nats://h", "--event-stream=a"], "?prefix=NAME"),
             ([REDIS, "--events=yes"], "on or off"),
             ([REDIS, "--event-stream="], "such as wsfleet:events"),
             ([REDIS, "--event-stream={a}"], "such as wsfleet:events"),

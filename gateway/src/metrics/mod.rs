@@ -3,6 +3,7 @@
 //! Handles are resolved once: nothing on a message's way looks a label up. Labels have a bounded set of values; all
 //! series together are far below 500.
 
+mod events;
 mod health;
 mod resume;
 mod routing;
@@ -20,6 +21,7 @@ use wsfleet_crds::admin::PING_BOUNDS_MS;
 
 use crate::protocol::{CloseCode, CloseReason, Initiator, MessageKind};
 
+pub use events::EventCounters;
 pub use resume::ResumeCounters;
 pub use routing::HintCounters;
 pub use slow::SlowCounters;
@@ -124,6 +126,8 @@ pub struct Metrics {
     rejected: Vec<IntCounter>,
     /// Streams that clients came back to.
     pub resumes: ResumeCounters,
+    /// Events that clients sent to the workers.
+    pub events: EventCounters,
     /// Routing tokens that clients came with.
     pub hints: HintCounters,
     /// Sockets that a drain has still to close.
@@ -255,6 +259,7 @@ impl Metrics {
                 .map(|reason| rejected.with_label_values(&[reason.as_str()]))
                 .collect(),
             resumes: ResumeCounters::new(&b)?,
+            events: EventCounters::new(&b)?,
             hints: HintCounters::new(&b)?,
             drain_remaining: b.gauge(
                 "ws_drain_remaining_connections",

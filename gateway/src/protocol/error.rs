@@ -58,7 +58,7 @@ error_codes! {
     /// `--presence` says that it is not known who is in this room.
     PresenceOff: "presence_off", permanent, "Presence of this room is off";
     /// There is no stream for events: `--broker` is no Redis, or `--events` is off.
-    EventsOff: "events_off", permanent, "Events are off on this gateway: they need --broker redis://… and --events on";
+    EventsOff: "events_off", permanent, "Events are off on this gateway: they need --broker redis://… or nats://…, and --events on";
     /// The token does not grant this room, or this event.
     Forbidden: "forbidden", permanent, "The token does not allow this";
     /// The token of a `refresh` is not accepted; the connection stays until its own token ends.

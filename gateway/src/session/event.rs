@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::Session;
 use super::inbound::{Turn, answer};
-use crate::broker::WorkerEvent;
+use crate::broker::{Reply, WorkerEvent};
 use crate::clock::Clock;
 use crate::protocol::{ErrorCode, RequestId};
 
@@ -32,7 +32,12 @@ impl Session {
             timestamp: Clock::unix_millis(),
             msg_id: msg_id.map(|id| id.said().into()),
         };
-        let reply = answer(Arc::clone(&self.conn), id.map(|id| id.raw().to_owned()));
+        let tell = answer(Arc::clone(&self.conn), id.map(|id| id.raw().to_owned()));
+        let env = Arc::clone(env);
+        let reply: Reply = Box::new(move |outcome| {
+            env.metrics.events.count(&outcome);
+            tell(outcome);
+        });
         turn.events.push((event, reply));
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::naming::Names;
+use super::naming::{EVENTS, Names};
 use super::tls::Tls;
 use crate::broker::timing::Timing;
+use crate::config::EventStream;
 
 /// How a URL of NATS is written.
 const FORM: &str = "nats://[user:password@ or token@]host[:port][,host[:port]][?replicas=1 to 5&prefix=name], or tls://… with TLS";
@@ -44,6 +45,7 @@ pub struct NatsConfig {
     /// Servers that have each message.
     pub(super) replicas: u8,
     pub(super) names: Names,
+    pub(super) events: Option<EventStream>,
     pub(super) timing: Timing,
 }
 
@@ -68,6 +70,7 @@ impl NatsConfig {
             tls,
             replicas: 1,
             names: Names("wsfleet".into()),
+            events: None,
             timing: Timing::default(),
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -103,6 +106,18 @@ impl NatsConfig {
     pub fn with_timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
         self
+    }
+
+    /// The same NATS with a stream for clients' events, or none. Its name is not heeded: see [`NatsConfig::event_stream`].
+    #[must_use]
+    pub fn with_events(mut self, events: Option<EventStream>) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// What the JetStream stream is called that clients' events are in, if they are taken.
+    pub fn event_stream(&self) -> String {
+        self.names.stream(EVENTS)
     }
 
     /// Whether TLS is spoken with it.

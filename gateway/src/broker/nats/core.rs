@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::config::NatsConfig;
 use super::lanes::Lanes;
 use super::link::Link;
+use super::outbox::Outbox;
 use crate::broker::stats::Stats;
 use crate::broker::table::Table;
 use crate::broker::{BrokerError, Sink};
@@ -23,6 +24,8 @@ pub(super) struct Core {
     pub(super) instance: String,
     pub(super) table: Table,
     pub(super) lanes: Lanes,
+    /// Clients' events that wait to be stored.
+    pub(super) events: Outbox,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) stats: Stats,
     /// The connection, while there is one on which everything is subscribed and compared.

@@ -1,6 +1,6 @@
 //! What is asked of JetStream (docs.nats.io, "JetStream wire API Reference"), and what it answers.
 
-use std::time::Duration;
+mod prepare;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,30 +11,24 @@ use serde_json::{Value, json};
 use super::config::NatsConfig;
 use super::frame::Frame;
 use super::link::Link;
-use super::naming::{AT, FLEET, ID};
+use super::naming::ID;
 use super::wire::Message;
-use crate::broker::{BrokerError, MSG_ID_TTL};
-use crate::config::{Histories, Retention};
-use crate::fleet;
+use crate::broker::BrokerError;
 
-/// How long a stream's position outlives its last use, as with Redis.
-const POSITION_TTL: Duration = Duration::from_hours(30 * 24);
 /// Messages in one answer.
 const BATCH: u32 = 256;
 /// Bytes in one answer.
 const BATCH_BYTES: u32 = 1 << 20;
 /// There is no such message.
 const NOT_FOUND: u32 = 10_037;
-/// A stream of this name has other settings.
-const NAME_IN_USE: u32 = 10_058;
 /// Another message came in between.
 const WRONG_LAST_SEQUENCE: u32 = 10_071;
 /// The same by another number: while the servers agree on that other message.
 const WRONG_LAST_SEQUENCE_NOW: u32 = 10_164;
 /// The servers are agreeing on a message with the same id.
 const DUPLICATE_NOW: u32 = 10_158;
-/// JetStream has no leader now, or too little room: nothing was stored.
-const NOT_NOW: [u32; 4] = [10_008, 10_009, 10_023, 10_077];
+/// JetStream has no leader now, too little room, or too much to do: nothing was stored.
+const NOT_NOW: [u32; 5] = [10_008, 10_009, 10_023, 10_077, 10_167];
 
 /// A frame that is stored.
 #[derive(Clone, Debug)]
@@ -59,7 +53,7 @@ pub(super) enum Appended {
     At(u64),
     /// A message with its id is stored there, and it is not.
     Duplicate(u64),
-    /// It was to be behind another one than the last: nothing was stored.
+    /// It was to be behind another one than the last, or one with its id is just being stored: it was not.
     Conflict,
 }
 
@@ -116,48 +110,6 @@ pub(super) struct JetStream<'a> {
 }
 
 impl JetStream<'_> {
-    /// Makes the streams of this fleet, or makes them like this.
-    pub(super) async fn prepare(self, histories: &Histories) -> Result<(), BrokerError> {
-        let kept = |retention| match retention {
-            Retention::Keep { messages, .. } => messages,
-            Retention::Off | Retention::Ephemeral => 1,
-        };
-        let orders = fleet::retention(fleet::REVOCATIONS);
-        let age = orders.age().max(POSITION_TTL) + POSITION_TTL;
-        self.make(AT, histories.most_messages(), POSITION_TTL, true)
-            .await?;
-        self.make(FLEET, kept(orders), age, true).await?;
-        self.make(ID, 1, MSG_ID_TTL * 2, false).await
-    }
-
-    async fn make(self, word: &str, messages: u32, age: Duration, heard: bool) -> Result<(), BrokerError> {
-        let names = &self.config.names;
-        let mut settings = json!({
-            "name": names.stream(word), "subjects": [names.all(word)],
-            "retention": "limits", "discard": "old", "storage": if heard { "file" } else { "memory" },
-            "num_replicas": self.config.replicas, "max_msgs_per_subject": messages,
-            "max_age": u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
-            "duplicate_window": u64::try_from(MSG_ID_TTL.as_nanos()).unwrap_or(u64::MAX),
-            "allow_direct": true, "allow_rollup_hdrs": true,
-        });
-        if heard {
-            settings["republish"] = json!({ "src": names.all(word), "dest": names.all("live") });
-        }
-        let ask = |verb: &str| format!("$JS.API.STREAM.{verb}.{}", names.stream(word));
-        match self.api(&ask("CREATE"), &settings).await? {
-            Answer { error: None, .. } => Ok(()),
-            Answer {
-                error: Some(failure), ..
-            } if failure.err_code == NAME_IN_USE => {
-                let changed = self.api(&ask("UPDATE"), &settings).await?;
-                changed.error.map_or(Ok(()), |failure| Err(failure.into()))
-            }
-            Answer {
-                error: Some(failure), ..
-            } => Err(failure.into()),
-        }
-    }
-
     async fn api(self, subject: &str, question: &Value) -> Result<Answer, BrokerError> {
         let mut answers = self.link.ask(subject, &[], question.to_string().as_bytes())?;
         parsed(&answers.next(self.config.timing.answer).await?)
@@ -244,16 +196,7 @@ impl JetStream<'_> {
         }
         let subject = self.config.names.at(append.channel);
         let mut answers = self.link.ask(&subject, &headers, &append.frame.encode())?;
-        let answer = parsed(&answers.next(self.config.timing.answer).await?)?;
-        match answer.error {
-            None if answer.duplicate => Ok(Appended::Duplicate(answer.seq)),
-            None => Ok(Appended::At(answer.seq)),
-            Some(Failure {
-                err_code: WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_NOW | DUPLICATE_NOW,
-                ..
-            }) => Ok(Appended::Conflict),
-            Some(failure) => Err(failure.into()),
-        }
+        appended(&answers.next(self.config.timing.answer).await?)
     }
 
     /// Removes what of a channel is before this number.
@@ -273,6 +216,20 @@ impl JetStream<'_> {
             .ask(&format!("$JS.API.DIRECT.GET.{store}.{subject}"), &[], b"")?;
         let message = answers.next(self.config.timing.answer).await?;
         Ok(message.status().is_none().then_some(message.payload))
+    }
+}
+
+/// What JetStream says of a message that it was to store.
+pub(super) fn appended(answer: &Message) -> Result<Appended, BrokerError> {
+    let answer = parsed(answer)?;
+    match answer.error {
+        None if answer.duplicate => Ok(Appended::Duplicate(answer.seq)),
+        None => Ok(Appended::At(answer.seq)),
+        Some(Failure {
+            err_code: WRONG_LAST_SEQUENCE | WRONG_LAST_SEQUENCE_NOW | DUPLICATE_NOW,
+            ..
+        }) => Ok(Appended::Conflict),
+        Some(failure) => Err(failure.into()),
     }
 }
 

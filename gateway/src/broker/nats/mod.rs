@@ -14,12 +14,14 @@
 
 mod config;
 mod core;
+mod events;
 mod frame;
 mod intake;
 mod jetstream;
 mod lanes;
 mod link;
 mod naming;
+mod outbox;
 mod session;
 mod streams;
 mod tls;
@@ -42,12 +44,14 @@ use super::stats::Stats;
 use super::table::Table;
 use super::timing::Backoff;
 use super::{
-    Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Sink, Span, StreamKey, encode,
+    Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Sink, Span, StreamKey, WorkerEvent,
+    encode,
 };
 use crate::config::{Histories, Retention};
 use jetstream::JetStream;
 use lanes::{Job, Lanes};
 use link::{ConnectError, Link};
+use outbox::Outbox;
 use session::Session;
 use streams::Read;
 
@@ -85,6 +89,7 @@ impl NatsBroker {
             table: Table::new(Arc::clone(&histories)),
             histories,
             lanes: Lanes::default(),
+            events: Outbox::default(),
             sink,
             stats: Stats::new()?,
             current: Mutex::new(None),
@@ -226,6 +231,15 @@ impl Broker for NatsBroker {
         }
     }
 
+    fn append(&self, events: Vec<(WorkerEvent, Reply)>) {
+        if self.core.config.events.is_some() {
+            return events::append(&self.core, events);
+        }
+        for (_, reply) in events {
+            reply(Err(BrokerError::EventsOff));
+        }
+    }
+
     fn subscribe(&self, stream: StreamKey) -> BoxFuture<'static, Result<Position, BrokerError>> {
         let (waiter, position) = oneshot::channel();
         self.core
@@ -267,6 +281,7 @@ impl Broker for NatsBroker {
             core.current.lock().take();
             core.tasks.wait().await;
             core.lanes.end();
+            core.events.end();
         }
         .boxed()
     }

@@ -15,6 +15,9 @@ pub(super) const FLEET: &str = "fleet";
 /// Where the places of `msgId`s are.
 pub(super) const ID: &str = "id";
 
+/// Where clients' events are.
+pub(super) const EVENTS: &str = "events";
+
 /// How everything in NATS begins that is this fleet's.
 #[derive(Clone, Debug)]
 pub(super) struct Names(pub(super) Arc<str>);
@@ -43,6 +46,12 @@ impl Names {
     /// Where it is remembered what place a `msgId` got.
     pub(super) fn id(&self, id: &str) -> String {
         format!("{}.id.{id}", self.0)
+    }
+
+    /// Where events of this name are stored: its dots stay, so that workers can ask for a part of them.
+    pub(super) fn event(&self, name: &str) -> String {
+        let tokens: Vec<_> = name.split('.').map(token).collect();
+        format!("{}.{EVENTS}.{}", self.0, tokens.join("."))
     }
 
     /// The JetStream stream in which a channel is stored.
@@ -86,6 +95,11 @@ pub(super) fn message_id(channel: &[u8], (sender, id): (&str, &str)) -> String {
     )
 }
 
+/// What the `msgId` of an event is called.
+pub(super) fn event_id(sender: &str, id: &str) -> String {
+    format!("{}.{}", token(sender), token(id))
+}
+
 /// Any text as one token; the empty one, too.
 fn token(text: &str) -> String {
     if text.is_empty() {
@@ -118,6 +132,19 @@ mod tests {
         assert_eq!(names.store(&room), "wsfleet-at");
         let orders = channel(&StreamKey::Fleet("revocations".into()));
         assert_eq!(names.store(&orders), "wsfleet-fleet");
+    }
+
+    #[test]
+    fn an_event_has_a_subject_by_its_name_whatever_that_is() {
+        let names = Names("wsfleet".into());
+        for (name, subject) in [
+            ("order.new", "wsfleet.events.order.new"),
+            ("a b", "wsfleet.events.a=20b"),
+            (".>", "wsfleet.events.=.=3E"),
+            ("*", "wsfleet.events.=2A"),
+        ] {
+            assert_eq!(names.event(name), subject);
+        }
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! What gateways are told of their broker.
 
 use serde_json::{Value, json};
-use wsfleet_crds::v1alpha1::{BrokerSpec, Durability, SecretKeyRef};
+use wsfleet_crds::v1alpha1::{BrokerSpec, Durability, Events, SecretKeyRef};
 
 use super::template::{given, variable};
 
@@ -37,8 +37,15 @@ pub(super) fn environment(broker: &BrokerSpec) -> Vec<Value> {
 
 /// Where clients' events go.
 fn events(broker: &BrokerSpec) -> impl Iterator<Item = Value> {
-    let redis = broker.redis.as_ref();
-    let events = redis.and_then(|redis| redis.events.clone()).unwrap_or_default();
+    let redis = broker.redis.as_ref().and_then(|redis| redis.events.clone());
+    let nats = broker.nats.as_ref().and_then(|nats| nats.events.clone());
+    // in NATS the stream has its name from the fleet's
+    let nats = nats.map(|events| Events {
+        enabled: events.enabled,
+        stream: None,
+        length: events.length,
+    });
+    let events = redis.or(nats).unwrap_or_default();
     let enabled = events.enabled.map(|on| if on { "on" } else { "off" }.to_owned());
     given([
         ("WSFLEET_EVENTS", enabled),
@@ -102,6 +109,11 @@ mod tests {
         assert_eq!(told(&json!({"url": url, "events": events})), expected);
         let off = told(&json!({"url": url, "events": {"enabled": false}}));
         assert_eq!(off, [("WSFLEET_EVENTS".to_owned(), "off".to_owned())]);
+        let nats = json!({"nats": {"url": "nats://nats", "events": {"enabled": false, "length": 7}}});
+        let told = environment_of(json!({"auth": {"anonymous": {}}, "broker": nats}));
+        for (name, value) in [("WSFLEET_EVENTS", "off"), ("WSFLEET_EVENT_STREAM_LENGTH", "7")] {
+            assert!(told.contains(&(name.to_owned(), value.to_owned())), "{told:?}");
+        }
     }
 
     #[test]

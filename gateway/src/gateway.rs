@@ -163,11 +163,6 @@ fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn 
             Ok(Arc::new(broker))
         }
         BrokerChoice::Nats(url) => {
-            if settings.limits.connections_per_user.get().is_some() {
-                tracing::warn!(
-                    "with nats, connectionsPerUser is counted by each gateway, not in the whole fleet"
-                );
-            }
             let mut config = NatsConfig::from_url(url.expose())?.with_events(settings.events.clone());
             if let Some(authorities) = &settings.broker_authorities {
                 config = config.trusting(authorities.pem());

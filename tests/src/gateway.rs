@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hyper::Method;
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -228,6 +228,24 @@ impl Fleet {
             redis: None,
             nats: None,
         })
+    }
+
+    /// Kills their broker.
+    pub fn kill_broker(&mut self) -> Result<()> {
+        match (&mut self.redis, &mut self.nats) {
+            (Some(redis), _) => redis.kill(),
+            (None, Some(nats)) => nats.kill(),
+            (None, None) => bail!("a fleet on Redis or NATS"),
+        }
+    }
+
+    /// Starts their broker again, with what it has kept.
+    pub async fn restart_broker(&mut self) -> Result<()> {
+        match (&mut self.redis, &mut self.nats) {
+            (Some(redis), _) => redis.restart().await,
+            (None, Some(nats)) => nats.restart().await,
+            (None, None) => bail!("a fleet on Redis or NATS"),
+        }
     }
 
     /// A gateway by number.

@@ -181,6 +181,23 @@ impl NatsServer {
             .with_context(|| info.to_string())
     }
 
+    /// How many subjects like this the JetStream stream of this name has messages of.
+    pub async fn subjects(&self, stream: &str, filter: &str) -> Result<usize> {
+        let question = format!("{{\"subjects_filter\":\"{filter}\"}}");
+        let info = self
+            .ask(&format!("$JS.API.STREAM.INFO.{stream}"), &question)
+            .await?;
+        let subjects = info["state"]["subjects"].as_object();
+        Ok(subjects.map_or(0, serde_json::Map::len))
+    }
+
+    /// Removes all messages of a JetStream stream.
+    pub async fn purge(&self, stream: &str) -> Result<()> {
+        let answer = self.ask(&format!("$JS.API.STREAM.PURGE.{stream}"), "").await?;
+        ensure!(answer["success"] == true, "{answer}");
+        Ok(())
+    }
+
     /// What the messages hold that the JetStream stream of this name has, in order.
     pub async fn stored(&self, stream: &str) -> Result<Vec<Vec<u8>>> {
         let info = self.ask(&format!("$JS.API.STREAM.INFO.{stream}"), "").await?;
@@ -188,8 +205,12 @@ impl NatsServer {
         let mut stored = Vec::new();
         for sequence in number("first_seq")?.max(1)..=number("last_seq")? {
             let question = format!("{{\"seq\":{sequence}}}");
-            let answer = self.ask(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &question).await?;
-            let data = answer["message"]["data"].as_str().with_context(|| answer.to_string())?;
+            let answer = self
+                .ask(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &question)
+                .await?;
+            let data = answer["message"]["data"]
+                .as_str()
+                .with_context(|| answer.to_string())?;
             stored.push(BASE64_STANDARD.decode(data)?);
         }
         Ok(stored)
@@ -198,7 +219,9 @@ impl NatsServer {
     /// How many messages a durable consumer has given out that were not acknowledged, and how many it has still to give out;
     /// none before somebody has made it.
     pub async fn consumer(&self, stream: &str, name: &str) -> Result<(u64, u64)> {
-        let info = self.ask(&format!("$JS.API.CONSUMER.INFO.{stream}.{name}"), "").await?;
+        let info = self
+            .ask(&format!("$JS.API.CONSUMER.INFO.{stream}.{name}"), "")
+            .await?;
         let number = |name: &str| info[name].as_u64().unwrap_or_default();
         Ok((number("num_ack_pending"), number("num_pending")))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,10 +27,14 @@ pub(super) struct Core {
     pub(super) lanes: Lanes,
     /// Clients' events that wait to be stored.
     pub(super) events: Outbox,
+    /// What is to be stored of users' connections.
+    pub(super) seats: Outbox,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) stats: Stats,
     /// The connection, while there is one on which everything is subscribed and compared.
     pub(super) current: Mutex<Option<Arc<Link>>>,
+    /// Whether there is one; told whenever that changes.
+    pub(super) up: watch::Sender<bool>,
     /// Whether it is proven: subscribed to everything, and heard from lately.
     pub(super) proven: AtomicBool,
     pub(super) cancelled: CancellationToken,

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::config::NatsConfig;
 use super::frame::Frame;
 use super::link::Link;
-use super::naming::ID;
+use super::naming::{self, ID, SEATS};
+use super::seats::{KEPT, Seated};
 use super::wire::Message;
 use crate::broker::BrokerError;
 
@@ -19,6 +20,8 @@ use crate::broker::BrokerError;
 const BATCH: u32 = 256;
 /// Bytes in one answer.
 const BATCH_BYTES: u32 = 1 << 20;
+/// Subjects in one answer: as many as JetStream gives.
+const SUBJECTS: u32 = 1_024;
 /// There is no such message.
 const NOT_FOUND: u32 = 10_037;
 /// Another message came in between.
@@ -145,6 +148,15 @@ impl JetStream<'_> {
     }
 
     async fn found(self, store: &str, question: &Value) -> Result<Option<Stored>, BrokerError> {
+        let Some((sequence, bytes)) = self.leaders(store, question).await? else {
+            return Ok(None);
+        };
+        let frame = Frame::decode(&bytes).ok_or_else(foreign)?;
+        Ok(Some(Stored { sequence, frame }))
+    }
+
+    /// What the leader of a stream has: number and payload.
+    async fn leaders(self, store: &str, question: &Value) -> Result<Option<(u64, Bytes)>, BrokerError> {
         let answer = self
             .api(&format!("$JS.API.STREAM.MSG.GET.{store}"), question)
             .await?;
@@ -154,11 +166,7 @@ impl JetStream<'_> {
             (None, None) => Err(foreign()),
             (None, Some(found)) => {
                 let bytes = Bytes::from(STANDARD.decode(found.data).map_err(|_| foreign())?);
-                let frame = Frame::decode(&bytes).ok_or_else(foreign)?;
-                Ok(Some(Stored {
-                    sequence: found.seq,
-                    frame,
-                }))
+                Ok(Some((found.seq, bytes)))
             }
         }
     }
@@ -208,6 +216,33 @@ impl JetStream<'_> {
         answer.error.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
+    /// The last payload on a subject of the stream of leases and connections, whatever was acknowledged before included.
+    pub(super) async fn lease(self, lease: &str) -> Result<Option<Bytes>, BrokerError> {
+        let names = &self.config.names;
+        let question = json!({ "last_by_subj": names.lease(lease) });
+        let found = self.leaders(&names.stream(SEATS), &question).await?;
+        Ok(found.map(|(_, payload)| payload))
+    }
+
+    /// The last message of each subject of a user's connections: what a server that answers has, which may be behind.
+    pub(super) async fn seats(self, user: &str) -> Result<Vec<Seated>, BrokerError> {
+        let names = &self.config.names;
+        let question = json!({ "multi_last": [names.seats_of(user)], "batch": SUBJECTS });
+        let subject = format!("$JS.API.DIRECT.GET.{}", names.stream(SEATS));
+        let mut answers = self.link.ask(&subject, &[], question.to_string().as_bytes())?;
+        let mut seats = Vec::new();
+        loop {
+            let message = answers.next(self.config.timing.answer).await?;
+            match message.status() {
+                Some(404 | 204) => return Ok(seats),
+                Some(other) => return Err(odd(other)),
+                // what was given up is there for a moment, empty
+                None if message.payload.is_empty() => {}
+                None => seats.push(seated(&message).ok_or_else(foreign)?),
+            }
+        }
+    }
+
     /// The last payload on a subject of places of `msgId`s.
     pub(super) async fn remembered(self, subject: &str) -> Result<Option<Bytes>, BrokerError> {
         let store = self.config.names.stream(ID);
@@ -245,6 +280,19 @@ fn stored(message: &Message) -> Result<Stored, BrokerError> {
         return Err(foreign());
     };
     Ok(Stored { sequence, frame })
+}
+
+fn seated(message: &Message) -> Option<Seated> {
+    let (lease, connection) = naming::seat(message.header("Nats-Subject")?)?;
+    let text = std::str::from_utf8(&message.payload).ok()?;
+    let (standing, gateway) = text.split_once(' ')?;
+    Some(Seated {
+        lease: lease.into(),
+        connection,
+        sequence: message.header("Nats-Sequence")?.parse().ok()?,
+        kept: standing == KEPT,
+        gateway: gateway.into(),
+    })
 }
 
 fn odd(status: u16) -> BrokerError {

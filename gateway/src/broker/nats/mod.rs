@@ -10,7 +10,7 @@
 //! connection publishes and subscriptions fail at once with a temporary error; subscriptions that stand are kept, and after
 //! a reconnect each is compared with its stream, and what was missed is read.
 //!
-//! Not with NATS: who is in a room, and where a user's connections are; the settings say so before the gateway starts.
+//! Not with NATS: who is in a room; the settings say so before the gateway starts.
 
 mod config;
 mod core;
@@ -22,6 +22,7 @@ mod lanes;
 mod link;
 mod naming;
 mod outbox;
+mod seats;
 mod session;
 mod streams;
 mod tls;
@@ -34,7 +35,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt, ready};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -44,14 +45,15 @@ use super::stats::Stats;
 use super::table::Table;
 use super::timing::Backoff;
 use super::{
-    Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Sink, Span, StreamKey, WorkerEvent,
-    encode,
+    Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Seat, Sink, Span, StreamKey,
+    Whereabouts, WorkerEvent, encode,
 };
 use crate::config::{Histories, Retention};
 use jetstream::JetStream;
 use lanes::{Job, Lanes};
 use link::{ConnectError, Link};
 use outbox::Outbox;
+use seats::Seats;
 use session::Session;
 use streams::Read;
 
@@ -63,6 +65,7 @@ const MARKS: usize = 1_024;
 /// A broker on NATS. Dropping it ends its work; [`Broker::close`] also waits for the end.
 pub struct NatsBroker {
     core: Arc<Core>,
+    seats: Arc<Seats>,
     /// Where the next page of a stream begins, behind what was read of it.
     marks: Arc<Mutex<HashMap<Mark, u64>>>,
 }
@@ -90,9 +93,11 @@ impl NatsBroker {
             histories,
             lanes: Lanes::default(),
             events: Outbox::default(),
+            seats: Outbox::default(),
             sink,
             stats: Stats::new()?,
             current: Mutex::new(None),
+            up: watch::Sender::new(false),
             proven: AtomicBool::new(false),
             cancelled: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -105,9 +110,15 @@ impl NatsBroker {
         let sweep = lanes::sweep(Arc::clone(&core));
         core.tasks
             .spawn(core.cancelled.clone().run_until_cancelled_owned(sweep));
+        let seats = Arc::new(Seats::new(Arc::clone(&core)));
+        let (count, cancelled) = (Arc::clone(&seats), core.cancelled.clone());
+        core.tasks.spawn(async move {
+            cancelled.run_until_cancelled(count.run()).await;
+        });
         core.tasks.close();
         Ok(Self {
             core,
+            seats,
             marks: Arc::default(),
         })
     }
@@ -267,6 +278,24 @@ impl Broker for NatsBroker {
         self.core.table.unsubscribe(&naming::channel(stream));
     }
 
+    fn take_seat(&self, user: &Arc<str>, connection: u64, most: u32) -> Option<BoxFuture<'static, Seat>> {
+        let (seats, user) = (Arc::clone(&self.seats), Arc::clone(user));
+        Some(async move { seats.take(&user, connection, most).await }.boxed())
+    }
+
+    fn keep_seat(&self, user: &str, connection: u64, seat: Seat) {
+        self.seats.keep(user, connection, seat);
+    }
+
+    fn give_seat(&self, user: &str, connection: u64) {
+        self.seats.give(user, connection);
+    }
+
+    fn whereabouts(&self, user: &str) -> Option<BoxFuture<'static, Result<Vec<Whereabouts>, BrokerError>>> {
+        let (seats, user) = (Arc::clone(&self.seats), user.to_owned());
+        Some(async move { seats.list(&user).await }.boxed())
+    }
+
     fn health(&self) -> Health {
         Health {
             up: self.core.current.lock().is_some(),
@@ -275,13 +304,15 @@ impl Broker for NatsBroker {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
-        let core = Arc::clone(&self.core);
+        let (core, seats) = (Arc::clone(&self.core), Arc::clone(&self.seats));
         async move {
+            seats.end().await;
             core.cancelled.cancel();
             core.current.lock().take();
             core.tasks.wait().await;
             core.lanes.end();
             core.events.end();
+            core.seats.end();
         }
         .boxed()
     }

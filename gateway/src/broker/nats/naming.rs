@@ -18,6 +18,11 @@ pub(super) const ID: &str = "id";
 /// Where clients' events are.
 pub(super) const EVENTS: &str = "events";
 
+/// Where users' connections are.
+pub(super) const SEATS: &str = "seats";
+/// Where gateways' leases are.
+pub(super) const LEASE: &str = "lease";
+
 /// How everything in NATS begins that is this fleet's.
 #[derive(Clone, Debug)]
 pub(super) struct Names(pub(super) Arc<str>);
@@ -52,6 +57,21 @@ impl Names {
     pub(super) fn event(&self, name: &str) -> String {
         let tokens: Vec<_> = name.split('.').map(token).collect();
         format!("{}.{EVENTS}.{}", self.0, tokens.join("."))
+    }
+
+    /// Where one connection of a user is, under a gateway's lease.
+    pub(super) fn seat(&self, user: &str, lease: &str, connection: u64) -> String {
+        format!("{}.{SEATS}.{}.{lease}.{connection:x}", self.0, token(user))
+    }
+
+    /// All subjects of a user's connections.
+    pub(super) fn seats_of(&self, user: &str) -> String {
+        format!("{}.{SEATS}.{}.>", self.0, token(user))
+    }
+
+    /// Where a lease is.
+    pub(super) fn lease(&self, lease: &str) -> String {
+        format!("{}.{LEASE}.{lease}", self.0)
     }
 
     /// The JetStream stream in which a channel is stored.
@@ -100,6 +120,13 @@ pub(super) fn event_id(sender: &str, id: &str) -> String {
     format!("{}.{}", token(sender), token(id))
 }
 
+/// Lease and number of a connection, by its subject.
+pub(super) fn seat(subject: &str) -> Option<(&str, u64)> {
+    let (rest, connection) = subject.rsplit_once('.')?;
+    let (_, lease) = rest.rsplit_once('.')?;
+    Some((lease, u64::from_str_radix(connection, 16).ok()?))
+}
+
 /// Any text as one token; the empty one, too.
 fn token(text: &str) -> String {
     if text.is_empty() {
@@ -132,6 +159,16 @@ mod tests {
         assert_eq!(names.store(&room), "wsfleet-at");
         let orders = channel(&StreamKey::Fleet("revocations".into()));
         assert_eq!(names.store(&orders), "wsfleet-fleet");
+    }
+
+    #[test]
+    fn a_connection_has_a_subject_by_its_user_and_lease() {
+        let names = Names("wsfleet".into());
+        let subject = names.seat("a.b", "i-7", 0xbeef);
+        assert_eq!(subject, "wsfleet.seats.a=2Eb.i-7.beef");
+        assert_eq!(seat(&subject), Some(("i-7", 0xbeef)));
+        assert_eq!(names.seats_of("a.b"), "wsfleet.seats.a=2Eb.>");
+        assert_eq!(names.lease("i-7"), "wsfleet.lease.i-7");
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.core.proven.store(false, Ordering::Relaxed);
         self.core.current.lock().take();
+        self.core.up.send_replace(false);
         self.core.table.unlink();
     }
 }
@@ -326,6 +327,7 @@ impl<'a> Session<'a> {
         core.lanes.look_again();
         // not before: where NATS went back, the streams have their new epochs now
         *core.current.lock() = Some(Arc::clone(&self.link));
+        core.up.send_replace(true);
         core.proven.store(true, Ordering::Relaxed);
         tracing::info!(
             nats = core.config.address(),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::naming::{AT, EVENTS, FLEET, ID};
+use super::super::naming::{AT, EVENTS, FLEET, ID, LEASE, SEATS};
+use super::super::seats::SEATS_TTL;
 use super::{Answer, JetStream};
 use crate::broker::{BrokerError, MSG_ID_TTL};
 use crate::config::{Histories, Retention};
@@ -30,6 +31,12 @@ impl JetStream<'_> {
         let places =
             json!({ "storage": "memory", "max_msgs_per_subject": 1, "max_age": nanos(MSG_ID_TTL * 2) });
         self.make(ID, &places).await?;
+        let names = &self.config.names;
+        let seats = json!({
+            "storage": "memory", "max_msgs_per_subject": 1, "max_age": nanos(SEATS_TTL), "allow_msg_ttl": true,
+            "subjects": [names.all(SEATS), names.all(LEASE)],
+        });
+        self.make(SEATS, &seats).await?;
         match &self.config.events {
             Some(events) => {
                 let kept = json!({ "storage": "file", "max_msgs": events.length });

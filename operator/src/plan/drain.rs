@@ -1,5 +1,7 @@
 //! From cordoned to gone, one marker at a time; every marker is on the pod before its side effect happens.
 
+use std::collections::BTreeSet;
+
 use wsfleet_crds::admin::{DrainMode, GatewayPhase, GatewayState};
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
@@ -7,6 +9,7 @@ use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
 use super::headroom::{returning, room};
 use super::replace::{FAILED_SECONDS, concurrency, spare};
+use super::steer;
 use super::time::{after, has_passed, text, until};
 use crate::observe::model::{DrainMarkers, PodView};
 
@@ -15,12 +18,13 @@ const EMPTY_SECONDS: u32 = 2;
 
 /// Phase labels, pods that are gone, drains that begin, go on, and end.
 pub(crate) fn drain(pass: &Pass<'_>, draft: &mut Draft) {
+    let full = steer::full(pass);
     for member in &pass.fleet.members {
         if draft.changed.contains(&member.pod.name) {
             continue;
         }
         match member.state {
-            State::Staying => settle_in(pass, member, draft),
+            State::Staying => settle_in(pass, member, &full, draft),
             State::Cordoned => keep_cordoned(pass, member, draft),
             State::Draining => advance(pass, member, draft),
             State::Terminating => terminating(pass, member, draft),
@@ -30,8 +34,9 @@ pub(crate) fn drain(pass: &Pass<'_>, draft: &mut Draft) {
     admit(pass, draft);
 }
 
-/// A pod without markers accepts, and is active once it is available. Labels that say otherwise are put right.
-fn settle_in(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+/// A pod without markers is active once it is available, and accepts unless it is `full`. Labels that say otherwise are put
+/// right.
+fn settle_in(pass: &Pass<'_>, member: &Member<'_>, full: &BTreeSet<String>, draft: &mut Draft) {
     let pod = member.pod;
     let mut labels = Marks::new();
     let right = if member.available {
@@ -47,8 +52,9 @@ fn settle_in(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
     if pod.phase != right {
         labels.insert(labels::PHASE.to_owned(), Some(right.as_str().to_owned()));
     }
-    if !pod.accepting {
-        labels.insert(labels::ACCEPTING.to_owned(), Some("true".to_owned()));
+    let accepts = !full.contains(&pod.name);
+    if pod.accepting != accepts {
+        labels.insert(labels::ACCEPTING.to_owned(), Some(accepts.to_string()));
     }
     if !labels.is_empty() {
         draft.mark(pod, labels, Marks::new());

@@ -15,9 +15,9 @@ fn ceiling(pass: &Pass<'_>) -> u64 {
     planned.max(average).min(capacity)
 }
 
-/// Whether `member` takes new sockets now.
+/// Whether `member` can take new sockets: it takes them now, or does again as soon as the others hold as many.
 pub(crate) fn is_recipient(member: &Member<'_>) -> bool {
-    member.state == State::Staying && member.available && member.pod.accepting
+    member.state == State::Staying && member.available
 }
 
 /// Sockets that the recipients for which `predicate` holds still have room for. One whose sockets are not known has

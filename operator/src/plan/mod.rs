@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! rollout (which revisions) -> fleet (states) -> scale, autoscale (how many) -> gate (may pods be made)
-//!    -> owned, replace (who comes, who is cordoned), drain (markers, deletes), budget (leases)
+//!    -> owned, replace (who comes, who is cordoned), drain (markers, deletes; steer: who takes sockets), budget (leases)
 //!    -> progress, status, conditions, events
 //! ```
 
@@ -28,6 +28,7 @@ pub mod revision;
 mod rollout;
 mod scale;
 mod status;
+mod steer;
 #[cfg(test)]
 mod tests;
 mod time;

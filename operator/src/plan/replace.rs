@@ -15,14 +15,13 @@ use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
 use super::headroom::{is_recipient, places, returning, room};
 use super::resources::pod::pod;
+use super::steer;
 use super::time::{after, text};
 
 /// Seconds that a pod whose processes ended keeps its place, so that one that fails at once is not made again at once.
 pub(crate) const FAILED_SECONDS: u32 = 10;
-/// Seconds of arrivals for which the new pods must have room before the old ones stop accepting.
-const STEER_SECONDS: f64 = 60.0;
 /// Seconds of arrivals below which the old pods that wait for their drain accept again; so much less than
-/// [`STEER_SECONDS`] that they do not turn back and forth.
+/// [`steer::STEER_SECONDS`] that they do not turn back and forth.
 const REOPEN_SECONDS: f64 = 5.0;
 
 /// Takes back, creates, and cordons, in this order.
@@ -115,12 +114,12 @@ fn has_successor(pass: &Pass<'_>) -> bool {
 
 /// Whether those who leave may be steered to `member`: it stays, and is of the revision that the fleet goes to, unless
 /// that one is still on trial.
-fn is_successor(pass: &Pass<'_>, member: &Member<'_>) -> bool {
+pub(crate) fn is_successor(pass: &Pass<'_>, member: &Member<'_>) -> bool {
     member.is_good() && (is_new(pass, member) || pass.stage.on_trial())
 }
 
 /// Sockets that arrive in so many seconds, at the rate of now.
-fn arrivals(pass: &Pass<'_>, seconds: f64) -> u64 {
+pub(crate) fn arrivals(pass: &Pass<'_>, seconds: f64) -> u64 {
     let load = autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now);
     (load.handshakes * seconds) as u64
 }
@@ -207,14 +206,12 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
     if !has_successor && pass.surge() > 0 && pass.size.desired > 0 {
         return cordon_surplus(pass, &victims, draft);
     }
-    // the first drain can go on; those after it are admitted as room comes, and wait cordoned until then
-    let first = victims.first().map_or(0, |member| member.known_connections());
-    let needed = first + returning(pass) + arrivals(pass, STEER_SECONDS);
-    let steer = has_successor && room(pass, |member| is_successor(pass, member)) > needed;
-    let count = if steer {
+    let count = if has_successor && steer::is_clear(pass, &victims) {
         victims.len()
-    } else {
+    } else if is_node_first(&victims) || !steer::awaits_successor(pass, draft) {
         partial(pass, &victims, draft)
+    } else {
+        0
     };
     for member in victims.into_iter().take(count) {
         cordon(
@@ -224,6 +221,12 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
             draft,
         );
     }
+}
+
+/// Whether the most urgent of `victims` leaves its node.
+fn is_node_first(victims: &[&Member<'_>]) -> bool {
+    let first = victims.first();
+    first.is_some_and(|member| member.must_go == Some(DrainReason::NodeDrain))
 }
 
 /// Without a successor only those go that nobody misses: what is more than wanted in any revision, and what is broken.
@@ -272,12 +275,9 @@ fn partial(pass: &Pass<'_>, victims: &[&Member<'_>], draft: &mut Draft) -> usize
     let cordoned = pass
         .fleet
         .count(|member| member.state == State::Cordoned && member.must_go.is_some());
-    let first_is_node = victims
-        .first()
-        .is_some_and(|member| member.must_go == Some(DrainReason::NodeDrain));
     let spare = spare(
         pass,
-        if first_is_node {
+        if is_node_first(victims) {
             DrainReason::NodeDrain
         } else {
             DrainReason::Rollout

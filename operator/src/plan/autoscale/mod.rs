@@ -17,8 +17,8 @@ pub(crate) use memory::Memory;
 use super::fleet::Fleet;
 use crate::observe::model::Observed;
 
-/// Share of a gateway's handshake limit that is planned with, in thousandths.
-const HANDSHAKE_SHARE: f64 = 0.7;
+/// Share of a gateway's handshake limit that is planned with.
+pub(crate) const HANDSHAKE_SHARE: f64 = 0.7;
 /// The sockets must fill a smaller fleet to at most this share of the target, in hundredths, or it would grow again.
 const SHRINK_MARGIN: u64 = 95;
 

@@ -53,6 +53,49 @@ fn each_client_is_moved_once_however_many_pods_may_drain_at_a_time() {
 }
 
 #[test]
+fn the_new_pods_hold_their_shares_whenever_they_came() {
+    for (replicas, surge) in [(6, "50%"), (6, "25%"), (4, "25%")] {
+        let spec = json!({
+            "replicas": replicas, "gateway": {"capacity": {"maxConnections": 2000}}, "rollout": {"maxSurge": surge},
+            "drain": {"maxConcurrent": "100%", "maxDisconnectPermille": 30},
+        });
+        let sockets = 1000 * replicas;
+        let mut world = World::settled(&spec, sockets);
+        world.roll_to("good:2");
+        world.run(1);
+        world.run_until(600, all_on("good:2"));
+        assert_eq!(world.forced, sockets, "each is closed once");
+        let held: Vec<_> = world.pods.iter().map(|pod| pod.sockets).collect();
+        assert!(
+            held.iter().all(|held| (900..=1100).contains(held)),
+            "surge {surge}: {held:?}"
+        );
+        assert!(world.pods.iter().all(|pod| pod.view.accepting));
+    }
+}
+
+#[test]
+fn while_clients_come_fast_the_first_drain_waits_for_the_pods_that_start() {
+    let new = |world: &World| {
+        let new = world.pods.iter().filter(|pod| pod.image() == "good:2");
+        new.filter(|pod| pod.view.ready_since.is_some()).count()
+    };
+    let leaving = |world: &World| world.pods.iter().any(|pod| pod.view.drain.is_some());
+    // it is not waited for long for one that does not come
+    for (start, comes) in [(3, true), (10_000, false)] {
+        let rollout = json!({"maxSurge": 2, "progressDeadlineSeconds": 300});
+        let mut world = World::settled(&json!({"replicas": 4, "rollout": rollout}), 2000);
+        world.handshakes = 20.0;
+        world.roll_to("good:2");
+        world.run_until(60, |world| new(world) == 1);
+        assert!(!leaving(&world));
+        world.start_seconds = start;
+        let waited = world.run_until(90, leaving);
+        assert_eq!(new(&world) == 2, comes, "after {waited} s");
+    }
+}
+
+#[test]
 fn old_pods_accept_again_when_the_new_ones_are_full_of_new_clients() {
     let mut world = World::settled(&json!({"replicas": 4, "drain": {"settleSeconds": 60}}), 800);
     world.roll_to("good:2");

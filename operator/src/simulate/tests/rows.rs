@@ -58,6 +58,22 @@ fn row_03_a_rollout_closes_each_client_once() {
     }
 }
 
+/// The sockets of the fullest gateway, as a multiple of the mean.
+fn worst_of_mean(world: &World) -> f64 {
+    let alive = world.gateways.iter().filter(|gateway| gateway.alive);
+    let held: Vec<_> = alive.map(|gateway| gateway.sockets.len()).collect();
+    let most = held.iter().max().copied().unwrap_or_default();
+    (most * held.len()) as f64 / held.iter().sum::<usize>() as f64
+}
+
+#[test]
+fn row_03_a_rollout_leaves_the_sockets_evenly_spread() {
+    let run = rollout_of(&json!({"replicas": 20}), 100_000, 0.0);
+    let (worst, (moves, clients)) = (worst_of_mean(&run.world), run.world.clients.moves());
+    println!("row 3: {worst:.3} max/mean sockets per pod after {moves} moves of {clients} clients");
+    assert!(worst <= 1.15, "{worst}");
+}
+
 #[test]
 fn row_04_twenty_pods_with_a_hundred_thousand_sockets_are_rolled_in_five_minutes() {
     let took = |spec: &Value| rollout_of(spec, 100_000, 0.0).took.unwrap() / SECOND;

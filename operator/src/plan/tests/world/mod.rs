@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) start_seconds: u32,
     /// Clients that look for a gateway.
     pub(super) homeless: u64,
+    /// Handshakes that each gateway tells of, per second.
+    pub(super) handshakes: f64,
     /// Sockets closed by drains.
     pub(super) forced: u64,
     /// Most sockets closed in a second.
@@ -105,6 +107,7 @@ impl World {
             now: start(),
             start_seconds: 3,
             homeless: 0,
+            handshakes: 0.0,
             forced: 0,
             busiest: 0,
             answers: true,
@@ -309,7 +312,9 @@ impl World {
             }
             if self.answers {
                 pod.view.unreachable_since = None;
-                pod.view.gateway = Some((now, state_of(pod)));
+                let mut state = state_of(pod);
+                state.handshakes_per_second = self.handshakes;
+                pod.view.gateway = Some((now, state));
                 let every = jiff::SignedDuration::from_secs(5);
                 keep_health(&mut pod.view.health, now, pod.health, every);
                 if self.counts {

@@ -95,6 +95,8 @@ pub mod reason {
     pub const VALIDATING: &str = "Validating";
     /// Progressing, ReferencesResolved: a Secret, or a key in it, does not exist.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// Progressing: gateways that hold too many sockets do not accept until the others have caught up.
+    pub const REBALANCING: &str = "Rebalancing";
     /// Draining: sockets are being closed.
     pub const CLOSING_SOCKETS: &str = "ClosingSockets";
     /// Draining: none.

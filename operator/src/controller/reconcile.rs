@@ -79,7 +79,12 @@ pub(super) async fn reconcile(root: Arc<Root>, context: Arc<Context>) -> Result<
         status,
         events,
         next_wakeup,
+        crowded,
     } = plan(&cluster, &observed, &context.defaults, now);
+    context
+        .observer()
+        .memory
+        .update(&id.uid, |remembered| remembered.crowded = crowded);
     let applied = context.applier.apply(&cluster, &id, &observed, actions).await;
     show(&context, &id, &observed, &status);
     tell(&context, &cluster, &applied, events).await;

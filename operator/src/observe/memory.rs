@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use wsfleet_crds::labels::DrainReason;
@@ -16,6 +17,8 @@ pub struct Remembered {
     pub dry_run: Option<DryRun>,
     /// Rates granted to gateways, by pod name.
     pub leases: BTreeMap<String, Lease>,
+    /// Pods that hold too many sockets, by UID, and since when.
+    pub crowded: BTreeMap<String, Timestamp>,
     /// What the rollout under way, or the last one, has cost.
     pub cost: RolloutCost,
     /// Passes that failed since the last that did not.

@@ -133,6 +133,7 @@ impl Observer {
             dry_run: remembered.dry_run,
             metrics: self.metrics(&id, cluster, &pods),
             leases: remembered.leases,
+            crowded: remembered.crowded,
             analyses: self.samples.analyses(&id.uid),
             leader_since: term.since,
             epoch: term.epoch,

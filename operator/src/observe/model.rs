@@ -33,6 +33,9 @@ pub struct Observed {
     pub leases: BTreeMap<String, Lease>,
     /// What Prometheus said of the analyses of the rollout, by their names.
     pub analyses: super::samples::Analyses,
+    /// Pods that hold too many sockets, by UID, and since when, as the last plan said. Lost with the process, which only
+    /// makes them wait anew.
+    pub crowded: BTreeMap<String, Timestamp>,
     /// When this process became leader: leases of the leader before it may be in force for a while longer.
     pub leader_since: Timestamp,
     /// Lease transitions when this process became leader: the fencing epoch of every call.
@@ -141,6 +144,17 @@ pub struct DrainMarkers {
     pub initial: Option<u64>,
     /// When no socket was left.
     pub drained_at: Option<Timestamp>,
+    /// It stays, and closes what it has too many; with reason `rebalance` only.
+    pub shedding: Option<Shedding>,
+}
+
+/// Annotations of a pod that gives some of its sockets away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shedding {
+    /// When that was decided.
+    pub since: Timestamp,
+    /// So many it keeps at least.
+    pub keep: u64,
 }
 
 /// One ControllerRevision.

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use kube::ResourceExt;
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
-use super::model::{DrainMarkers, NodeView, PodView};
+use super::model::{DrainMarkers, NodeView, PodView, Shedding};
 use super::samples::Sample;
 use super::stores::NodeFact;
 
@@ -162,6 +162,9 @@ fn drain_markers(pod: &Pod) -> Option<DrainMarkers> {
         deadline: time(labels::DRAIN_DEADLINE),
         initial: annotation(labels::DRAIN_INITIAL).and_then(|text| text.parse().ok()),
         drained_at: time(labels::DRAINED_AT),
+        shedding: time(labels::SHEDDING_SINCE)
+            .zip(annotation(labels::SHED_TO).and_then(|text| text.parse().ok()))
+            .map(|(since, keep)| Shedding { since, keep }),
     })
 }
 

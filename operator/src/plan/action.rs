@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -20,6 +21,8 @@ pub struct Plan {
     pub events: Vec<EventDraft>,
     /// When to plan again if nothing happens before; every wait of the operator is one of these.
     pub next_wakeup: Duration,
+    /// Pods that hold too many sockets, by UID, and since when: to be remembered until the next plan.
+    pub crowded: BTreeMap<String, Timestamp>,
 }
 
 /// A side effect.

@@ -5,11 +5,13 @@
 //! leader first revokes what the leader before it may have granted, or waits until that has run out.
 
 use jiff::Timestamp;
-use wsfleet_crds::admin::DrainMode;
+use wsfleet_crds::admin::{DrainMode, GatewayPhase};
+use wsfleet_crds::labels::PodPhase;
 use wsfleet_crds::v1alpha1::DrainSpec;
 
-use super::draft::{Draft, LEASE_SECONDS, Pass};
+use super::draft::{Draft, LEASE_SECONDS, Pass, Shed};
 use super::fleet::{Fleet, Member, State};
+use super::rebalance;
 use super::time::after;
 use crate::observe::model::Lease;
 
@@ -32,22 +34,11 @@ pub(crate) fn budget_millis(drain: &DrainSpec, fleet: &Fleet<'_>) -> u64 {
 
 /// Grants and renews leases.
 pub(crate) fn grant(pass: &Pass<'_>, draft: &mut Draft) {
-    let changed = draft.changed.clone();
-    let draining: Vec<_> = pass
-        .fleet
-        .filter(|member| {
-            let empty = member
-                .pod
-                .drain
-                .as_ref()
-                .is_some_and(|markers| markers.drained_at.is_some());
-            member.state == State::Draining && !empty && !changed.contains(&member.pod.name)
-        })
-        .collect();
-    if draining.is_empty() || revoke_foreign(pass, draft) {
+    let budget = budget_millis(&pass.cluster.spec.drain, pass.fleet).saturating_sub(self_drained(pass));
+    let claims = claims(pass, draft, budget);
+    if claims.is_empty() || revoke_foreign(pass, draft) {
         return;
     }
-    let budget = budget_millis(&pass.cluster.spec.drain, pass.fleet).saturating_sub(self_drained(pass));
     let in_force: u64 = pass
         .observed
         .leases
@@ -55,11 +46,16 @@ pub(crate) fn grant(pass: &Pass<'_>, draft: &mut Draft) {
         .filter(|lease| lease.until > pass.now)
         .map(|lease| lease.rate_millis)
         .sum();
-    let mut free = budget.saturating_sub(in_force);
-    let total: u64 = draining.iter().map(|member| weight(member)).sum();
-    for member in draining {
-        let share = u64::try_from(u128::from(budget) * u128::from(weight(member)) / u128::from(total.max(1)))
-            .unwrap_or(budget);
+    // those that even out have a part of the budget only, whoever of them had how much of it before
+    let part: u64 = claims
+        .iter()
+        .filter(|it| it.keep.is_some())
+        .map(|it| it.share)
+        .sum();
+    let limit = if part > 0 { part.min(budget) } else { budget };
+    let mut free = limit.saturating_sub(in_force);
+    for claim in claims {
+        let Claim { member, share, .. } = claim;
         let lease = pass.observed.leases.get(&member.pod.name).filter(|lease| {
             // one from before the pod was made is of another pod that had its name
             lease.until > pass.now && lease.granted_at >= member.pod.created_at
@@ -77,9 +73,63 @@ pub(crate) fn grant(pass: &Pass<'_>, draft: &mut Draft) {
         if rate == 0 {
             draft.wake_in(std::time::Duration::from_secs(1));
         } else {
-            lend(pass, member, rate, draft);
+            lend(pass, &claim, rate, draft);
         }
     }
+}
+
+/// A gateway that shall close sockets.
+struct Claim<'a> {
+    member: &'a Member<'a>,
+    /// Its part of the budget, in thousandths per second.
+    share: u64,
+    /// Sockets that it keeps; `None`: it closes all of them.
+    keep: Option<u64>,
+}
+
+/// Who shares `budget`: gateways under drain, and where there is none those that hold too many sockets.
+fn claims<'a>(pass: &Pass<'a>, draft: &Draft, budget: u64) -> Vec<Claim<'a>> {
+    let members = &pass.fleet.members;
+    let draining: Vec<_> = members
+        .iter()
+        .filter(|member| {
+            let empty = member
+                .pod
+                .drain
+                .as_ref()
+                .is_some_and(|markers| markers.drained_at.is_some());
+            member.state == State::Draining && !empty && !draft.changed.contains(&member.pod.name)
+        })
+        .collect();
+    if draining.is_empty() {
+        return shedding(pass, draft);
+    }
+    let total: u64 = draining.iter().map(|member| weight(member)).sum();
+    let share = |member: &Member<'_>| {
+        u64::try_from(u128::from(budget) * u128::from(weight(member)) / u128::from(total.max(1)))
+            .unwrap_or(budget)
+    };
+    draining
+        .into_iter()
+        .map(|member| Claim {
+            member,
+            share: share(member),
+            keep: None,
+        })
+        .collect()
+}
+
+fn shedding<'a>(pass: &Pass<'a>, draft: &Draft) -> Vec<Claim<'a>> {
+    let claim = |shed: &Shed| {
+        let mut members = pass.fleet.members.iter();
+        let member = members.find(|member| member.pod.name == shed.pod)?;
+        Some(Claim {
+            member,
+            share: shed.rate_millis,
+            keep: Some(shed.keep),
+        })
+    };
+    draft.sheds.iter().filter_map(claim).collect()
 }
 
 fn weight(member: &Member<'_>) -> u64 {
@@ -95,7 +145,8 @@ fn self_drained(pass: &Pass<'_>) -> u64 {
         .sum()
 }
 
-fn lend(pass: &Pass<'_>, member: &Member<'_>, rate_millis: u64, draft: &mut Draft) {
+fn lend(pass: &Pass<'_>, claim: &Claim<'_>, rate_millis: u64, draft: &mut Draft) {
+    let member = claim.member;
     let Some(markers) = &member.pod.drain else { return };
     let mut request = pass.request(&markers.drain_id, DrainMode::Drain);
     request.rate_per_second = Some(rate_millis as f64 / 1000.0);
@@ -103,6 +154,11 @@ fn lend(pass: &Pass<'_>, member: &Member<'_>, rate_millis: u64, draft: &mut Draf
     request.deadline = markers
         .deadline
         .and_then(|deadline| u64::try_from(deadline.as_second()).ok());
+    if let Some(keep) = claim.keep {
+        request.keep_connections = Some(keep);
+        request.min_age_seconds = Some(rebalance::MIN_AGE_SECONDS);
+        request.close_code = rebalance::CLOSE_CODE;
+    }
     draft.call(pass, member.pod, request);
 }
 
@@ -113,18 +169,26 @@ fn revoke_foreign(pass: &Pass<'_>, draft: &mut Draft) -> bool {
     if run_out <= pass.now {
         return false;
     }
-    let foreign = |member: &Member<'_>| {
-        member.state == State::Draining
-            && member
-                .pod
-                .gateway
-                .as_ref()
-                .is_none_or(|(_, state)| state.epoch < pass.observed.epoch)
+    let may_close = |member: &Member<'_>| {
+        let told = member.pod.gateway.as_ref().map(|(_, state)| state);
+        let is_old = told.is_none_or(|state| state.epoch < pass.observed.epoch);
+        is_old
+            && match member.state {
+                State::Draining | State::Donor => true,
+                // it may have been given back, and not have heard of it
+                State::Staying | State::Cordoned => told
+                    .map_or(member.pod.phase == PodPhase::Active, |state| {
+                        state.phase == GatewayPhase::Draining
+                    }),
+                State::Terminating | State::Gone => false,
+            }
     };
     let mut any = false;
-    for member in pass.fleet.filter(foreign) {
+    for member in pass.fleet.filter(may_close) {
         any = true;
-        if let Some(markers) = &member.pod.drain {
+        // the others are told to accept, or not to, anyway
+        let is_told_here = matches!(member.state, State::Draining | State::Donor);
+        if let Some(markers) = member.pod.drain.as_ref().filter(|_| is_told_here) {
             draft.call(
                 pass,
                 member.pod,

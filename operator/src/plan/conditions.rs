@@ -140,6 +140,10 @@ fn progressing(pass: &Pass<'_>, progress: &Progress) -> Finding {
     match (pass.gate, &progress.stuck) {
         _ if progress.failed.is_some() => failed(pass, progress),
         _ if progress.held > 0 => (Value::True, reason::HELD_BACK, held_back(pass, progress.held)),
+        _ if progress.settled && pass.fleet.count(|member| member.state == State::Donor) > 0 => {
+            let text = "gateways that hold too many sockets do not accept until the others have caught up";
+            (Value::True, reason::REBALANCING, text.to_owned())
+        }
         _ if progress.settled && pass.fleet.count(Member::is_leaving) == 0 => {
             (Value::True, reason::COMPLETE, size)
         }

@@ -82,6 +82,17 @@ impl Pass<'_> {
 /// Labels or annotations to set or remove.
 pub(crate) type Marks = BTreeMap<String, Option<String>>;
 
+/// A gateway that closes some of its sockets, and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shed {
+    /// Name of the pod.
+    pub(crate) pod: String,
+    /// So many it keeps.
+    pub(crate) keep: u64,
+    /// Closes per second, in thousandths.
+    pub(crate) rate_millis: u64,
+}
+
 /// Actions, events and waits of a pass.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -90,6 +101,10 @@ pub(crate) struct Draft {
     wakeup: Option<Duration>,
     /// Pods whose state this pass changes: no later step may decide on their old one.
     pub(crate) changed: BTreeSet<String>,
+    /// Gateways that close what they have too many.
+    pub(crate) sheds: Vec<Shed>,
+    /// Pods that hold too many sockets, by UID, and since when.
+    pub(crate) crowded: BTreeMap<String, Timestamp>,
     /// Why the analyses of a rollout say nothing, for longer than they may.
     pub(crate) unclear: Option<String>,
     /// A pod that waits because the others are too full to take its sockets.

@@ -26,6 +26,8 @@ pub(crate) fn drain(pass: &Pass<'_>, draft: &mut Draft) {
         match member.state {
             State::Staying => settle_in(pass, member, &full, draft),
             State::Cordoned => keep_cordoned(pass, member, draft),
+            // does not leave: see `rebalance`
+            State::Donor => {}
             State::Draining => advance(pass, member, draft),
             State::Terminating => terminating(pass, member, draft),
             State::Gone => remove_gone(pass, member, draft),
@@ -59,6 +61,12 @@ fn settle_in(pass: &Pass<'_>, member: &Member<'_>, full: &BTreeSet<String>, draf
     if !labels.is_empty() {
         draft.mark(pod, labels, Marks::new());
     }
+    resume(pass, member, draft);
+}
+
+/// Tells the gateway of a pod without markers to accept again, when it does not.
+pub(super) fn resume(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
+    let pod = member.pod;
     if let Some((_, state)) = &pod.gateway
         && matches!(state.phase, GatewayPhase::Cordoned | GatewayPhase::Draining)
     {
@@ -177,7 +185,10 @@ fn give_up_unreachable(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) 
 /// A pod that somebody else deleted: taken out of the Service at once, announced once.
 fn terminating(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
     let pod = member.pod;
-    if pod.drain.is_none() && !member.never_served() {
+    let stayed = member
+        .reason()
+        .is_none_or(|reason| reason == DrainReason::Rebalance);
+    if stayed && !member.never_served() {
         let annotations = marks([
             (labels::CORDONED_AT, Some(text(pass.now))),
             (
@@ -188,6 +199,8 @@ fn terminating(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
                 labels::DRAIN_ID,
                 Some(format!("{}-{}", pod.uid, pass.now.as_second())),
             ),
+            (labels::SHEDDING_SINCE, None),
+            (labels::SHED_TO, None),
         ]);
         draft.mark(
             pod,

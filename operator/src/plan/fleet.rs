@@ -19,6 +19,8 @@ pub(crate) enum State {
     Staying,
     /// Does not accept; its sockets may leave by themselves. Can be taken back.
     Cordoned,
+    /// Holds many more sockets than the others and does not accept; stays, and accepts again when they have caught up.
+    Donor,
     /// Does not accept; its sockets are closed at the granted rate.
     Draining,
     /// Somebody, perhaps the operator, deleted it.
@@ -41,9 +43,14 @@ pub(crate) struct Member<'a> {
 }
 
 impl Member<'_> {
+    /// Nobody has told it to go, whether or not it accepts at the moment.
+    pub(crate) fn stays(&self) -> bool {
+        matches!(self.state, State::Staying | State::Donor)
+    }
+
     /// Staying, and nothing speaks against it.
     pub(crate) fn is_good(&self) -> bool {
-        self.state == State::Staying && self.must_go.is_none()
+        self.stays() && self.must_go.is_none()
     }
 
     /// Cordoned or draining.
@@ -53,7 +60,7 @@ impl Member<'_> {
 
     /// Neither gone nor on its way out by a delete.
     pub(crate) fn is_live(&self) -> bool {
-        self.state == State::Staying || self.is_leaving()
+        self.stays() || self.is_leaving()
     }
 
     /// Why it is leaving, by its markers.
@@ -104,7 +111,7 @@ impl<'a> Fleet<'a> {
                 let available_from = pod
                     .ready_since
                     .map(|since| after(since, spec.rollout.min_ready_seconds));
-                let may_serve = matches!(state, State::Staying | State::Cordoned);
+                let may_serve = matches!(state, State::Staying | State::Cordoned | State::Donor);
                 if let (Some(at), true) = (available_from, may_serve) {
                     wake(at);
                 }
@@ -186,8 +193,17 @@ fn state(pod: &PodView, now: Timestamp, wake: &mut impl FnMut(Timestamp)) -> Sta
         State::Terminating
     } else if pod.finished || has_passed(lost_at, now) {
         State::Gone
-    } else if pod.drain.is_none() {
+    } else if let Some(markers) = &pod.drain {
+        drain_state(pod, markers.reason)
+    } else {
         State::Staying
+    }
+}
+
+/// What the markers of a drain make of a pod. One that only evens out stays, whatever its phase label says.
+fn drain_state(pod: &PodView, reason: DrainReason) -> State {
+    if reason == DrainReason::Rebalance {
+        State::Donor
     } else if pod.phase == PodPhase::Draining {
         State::Draining
     } else {

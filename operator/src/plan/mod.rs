@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! rollout (which revisions) -> fleet (states) -> scale, autoscale (how many) -> gate (may pods be made)
-//!    -> owned, replace (who comes, who is cordoned), drain (markers, deletes; steer: who takes sockets), budget (leases)
+//!    -> owned, replace (who comes, who is cordoned), drain (markers, deletes; steer: who takes sockets), rebalance, budget
+//!    (leases)
 //!    -> progress, status, conditions, events
 //! ```
 
@@ -22,6 +23,7 @@ mod gate;
 mod headroom;
 mod owned;
 mod progress;
+mod rebalance;
 mod replace;
 pub mod resources;
 pub mod revision;
@@ -33,12 +35,16 @@ mod steer;
 mod tests;
 mod time;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 pub use action::{Action, EventDraft, Plan};
+#[cfg(test)]
+pub(crate) use rebalance::CLOSE_CODE;
+pub(crate) use rebalance::MIN_AGE_SECONDS;
 pub use revision::{Defaults, RevisionData};
 pub use rollout::RolloutMarkers;
 pub(crate) use rollout::surge;
@@ -62,6 +68,7 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
             status,
             events: Vec::new(),
             next_wakeup: RESYNC,
+            crowded: BTreeMap::new(),
         };
     }
     let wanted = revision::target(cluster, &observed.revisions, defaults);
@@ -98,12 +105,15 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
     };
 
     let mut draft = Draft::default();
-    if !cluster.spec.paused {
+    if cluster.spec.paused {
+        rebalance::stop(&pass, &mut draft);
+    } else {
         gate::validate(&pass, &mut draft);
         owned::keep(&pass, &mut draft);
         rollout::advance(&pass, &mut draft);
         replace::replace(&pass, &mut draft);
         drain::drain(&pass, &mut draft);
+        rebalance::rebalance(&pass, &mut draft);
         budget::grant(&pass, &mut draft);
     }
     finish(&pass, draft)
@@ -131,5 +141,6 @@ fn finish(pass: &Pass<'_>, mut draft: Draft) -> Plan {
         status,
         events: draft.events,
         next_wakeup,
+        crowded: draft.crowded,
     }
 }

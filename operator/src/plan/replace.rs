@@ -124,7 +124,8 @@ pub(crate) fn arrivals(pass: &Pass<'_>, seconds: f64) -> u64 {
     (load.handshakes * seconds) as u64
 }
 
-fn uncordon(member: &Member<'_>, draft: &mut Draft) {
+/// Takes all markers of a drain from a pod; its gateway is told when that is seen.
+pub(super) fn uncordon(member: &Member<'_>, draft: &mut Draft) {
     let keys = [
         labels::CORDONED_AT,
         labels::DRAIN_REASON,
@@ -132,6 +133,8 @@ fn uncordon(member: &Member<'_>, draft: &mut Draft) {
         labels::DRAIN_DEADLINE,
         labels::DRAIN_INITIAL,
         labels::DRAINED_AT,
+        labels::SHEDDING_SINCE,
+        labels::SHED_TO,
     ];
     let annotations: Marks = keys.into_iter().map(|key| (key.to_owned(), None)).collect();
     let labels = marks([
@@ -336,6 +339,8 @@ fn scale_in(pass: &Pass<'_>, draft: &mut Draft) {
     let new = |member: &Member<'_>| member.is_good() && is_new(pass, member);
     let mut candidates: Vec<_> = pass.fleet.filter(new).collect();
     let excess = (candidates.len() as u32).saturating_sub(pass.split.new) as usize;
+    // one that evens out is given back first, and has its turn then
+    candidates.retain(|member| member.state == State::Staying);
     candidates.sort_by_key(|member| {
         (
             !member.never_served(),
@@ -356,7 +361,7 @@ fn scale_in(pass: &Pass<'_>, draft: &mut Draft) {
 }
 
 /// Writes the markers of a cordon; the call to the gateway follows when they are seen.
-fn cordon(pass: &Pass<'_>, member: &Member<'_>, reason: DrainReason, draft: &mut Draft) {
+pub(super) fn cordon(pass: &Pass<'_>, member: &Member<'_>, reason: DrainReason, draft: &mut Draft) {
     let pod = member.pod;
     // the same for a pass that is repeated after a crash, another for another drain of the same pod
     let drain_id = format!("{}-{}", pod.uid, pass.now.as_second());

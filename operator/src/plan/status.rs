@@ -31,7 +31,7 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
             member.state == State::Staying && member.pod.ready_since.is_some() && member.pod.accepting
         }),
         updated_replicas: fleet.count(|member| member.is_live() && member.pod.revision == wanted),
-        cordoned_replicas: fleet.count(|member| member.state == State::Cordoned),
+        cordoned_replicas: fleet.count(|member| matches!(member.state, State::Cordoned | State::Donor)),
         draining_replicas: fleet.count(|member| member.state == State::Draining),
         selector: Some(format!("{}={}", labels::CLUSTER, cluster_name(pass.cluster))),
         current_revision: if progress.uniform {

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelectorRequirement, O
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::time::{Millis, whole};
-use crate::observe::model::{DrainMarkers, OwnedKind, PodView, RevisionView};
+use crate::observe::model::{DrainMarkers, OwnedKind, PodView, RevisionView, Shedding};
 use crate::plan::RolloutMarkers;
 
 /// Labels or annotations of a patch.
@@ -244,6 +244,7 @@ pub(crate) fn mark(view: &mut PodView, labels: &Marks, annotations: &Marks) {
             deadline: before.as_ref().and_then(|drain| drain.deadline),
             initial: before.as_ref().and_then(|drain| drain.initial),
             drained_at: before.as_ref().and_then(|drain| drain.drained_at),
+            shedding: before.as_ref().and_then(|drain| drain.shedding),
         });
     }
     let Some(drain) = &mut view.drain else { return };
@@ -252,6 +253,12 @@ pub(crate) fn mark(view: &mut PodView, labels: &Marks, annotations: &Marks) {
     }
     if annotations.contains_key(labels::DRAINED_AT) {
         drain.drained_at = time(labels::DRAINED_AT);
+    }
+    if annotations.contains_key(labels::SHEDDING_SINCE) {
+        let keep = text(labels::SHED_TO).and_then(|text| text.parse().ok());
+        drain.shedding = time(labels::SHEDDING_SINCE)
+            .zip(keep)
+            .map(|(since, keep)| Shedding { since, keep });
     }
     if let Some(initial) = annotations.get(labels::DRAIN_INITIAL) {
         drain.initial = initial.as_ref().and_then(|text| text.parse().ok());

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use wsfleet_crds::v1alpha1::{DrainSpec, WebSocketClusterSpec};
 
-use super::time::{Millis, SECOND, stamp};
+use super::gateway::ClientId;
+use super::time::{Millis, SECOND, seconds, stamp};
 use super::world::{TICK, World};
 use crate::observe::model::PodView;
-use crate::plan::surge;
+use crate::plan::{MIN_AGE_SECONDS, surge};
 use wsfleet_crds::admin::GatewayPhase;
 use wsfleet_crds::labels::DrainReason;
 
@@ -110,6 +111,15 @@ impl World {
             .unwrap_or(0);
         if counted >= bound {
             let text = format!("{name} is made beside {counted} pods, {bound} are allowed");
+            self.checks.breach(self.now, &text);
+        }
+    }
+
+    /// A socket that moved just now is not closed to even gateways out.
+    pub(crate) fn check_age(&mut self, id: ClientId) {
+        let age = self.now - self.clients.since(id);
+        if age < seconds(MIN_AGE_SECONDS) {
+            let text = format!("a socket is closed to even gateways out {age} ms after it was opened");
             self.checks.breach(self.now, &text);
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) moved: u16,
     /// It was connected when the count began.
     pub(crate) counted: bool,
+    /// When it connected last.
+    pub(crate) since: Millis,
 }
 
 /// Everybody who is connected or wants to be.
@@ -60,6 +62,16 @@ impl Clients {
         due
     }
 
+    /// `id` is connected from now on.
+    pub(crate) fn connected(&mut self, id: ClientId, now: Millis) {
+        self.records[id as usize].since = now;
+    }
+
+    /// When `id` connected.
+    pub(crate) fn since(&self, id: ClientId) -> Millis {
+        self.records[id as usize].since
+    }
+
     /// `id` leaves for good. One of those that a rollout is counted for is kept in mind.
     pub(crate) fn leave(&mut self, id: ClientId) {
         if !self.records[id as usize].counted {
@@ -76,7 +88,10 @@ impl Clients {
     /// Begins to count for those who are connected now.
     pub(crate) fn count_from_now(&mut self, connected: impl Iterator<Item = ClientId>) {
         for client in &mut self.records {
-            *client = Client::default();
+            *client = Client {
+                since: client.since,
+                ..Client::default()
+            };
         }
         for id in connected {
             self.records[id as usize].counted = true;

@@ -28,6 +28,10 @@ pub(crate) struct Gateway {
     pub(crate) phase: GatewayPhase,
     pub(crate) epoch: u64,
     pub(crate) drain_id: Option<String>,
+    /// In a drain, so many sockets stay.
+    pub(crate) keep: usize,
+    /// In a drain, sockets that are younger stay.
+    pub(crate) min_age: Millis,
     rate: f64,
     until: Millis,
     /// By when the last socket is closed, once SIGTERM came.
@@ -61,6 +65,8 @@ impl Gateway {
             phase: GatewayPhase::Serving,
             epoch: 0,
             drain_id: None,
+            keep: 0,
+            min_age: 0,
             rate: 0.0,
             until: 0,
             close_by: None,
@@ -106,6 +112,8 @@ impl Gateway {
             DrainMode::Resume => (GatewayPhase::Serving, 0.0),
         };
         if self.phase == GatewayPhase::Draining {
+            self.keep = request.keep_connections.unwrap_or(0) as usize;
+            self.min_age = seconds(request.min_age_seconds.unwrap_or(0));
             self.until = now + seconds(request.lease_seconds.unwrap_or(LEASE_SECONDS));
             if !again {
                 // the first close comes a handover after the order
@@ -141,9 +149,19 @@ impl Gateway {
         if self.credit < 1.0 || !may {
             return 0;
         }
-        let some = (self.credit as usize).min(self.sockets.len());
+        let some = (self.credit as usize).min(self.surplus());
         self.credit -= some as f64;
         some
+    }
+
+    /// Sockets that it may close, as far as their number goes.
+    pub(crate) fn surplus(&self) -> usize {
+        let keep = if self.phase == GatewayPhase::Draining {
+            self.keep
+        } else {
+            0
+        };
+        self.sockets.len().saturating_sub(keep)
     }
 
     /// `GET state`.

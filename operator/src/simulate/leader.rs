@@ -45,6 +45,8 @@ pub(crate) struct Leader {
     pub(crate) samples: BTreeMap<String, Sample>,
     pub(crate) leases: BTreeMap<String, Lease>,
     pub(crate) dry_run: Option<DryRun>,
+    /// Pods that hold too many sockets, by UID, and since when.
+    pub(crate) crowded: BTreeMap<String, Timestamp>,
     /// What is left of the plan.
     pub(crate) pending: VecDeque<Action>,
     /// When it does something next.
@@ -74,6 +76,7 @@ impl Leader {
             samples: BTreeMap::new(),
             leases: BTreeMap::new(),
             dry_run: None,
+            crowded: BTreeMap::new(),
             pending: VecDeque::new(),
             turn_at: now,
             plan_at: now,
@@ -159,6 +162,7 @@ impl Leader {
             dry_run: self.dry_run.clone(),
             metrics,
             leases: self.leases.clone(),
+            crowded: self.crowded.clone(),
             analyses: Analyses::new(),
             leader_since: stamp(self.since),
             epoch: self.epoch,

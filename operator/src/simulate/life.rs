@@ -193,26 +193,48 @@ impl World {
                 Some(reason) => Cause::Drain(reason),
                 None => Cause::Drain(DrainReason::Replace),
             };
-            for _ in 0..count {
-                let index = self.random.random_range(0..gateway.sockets.len());
+            let mut closed = 0;
+            while closed < count
+                && let Some(index) = self.old_enough(number)
+            {
+                closed += 1;
+                let gateway = &mut self.gateways[number];
                 let id = gateway.sockets.swap_remove(index);
                 gateway.forced_closed += 1;
+                if reason == Some(DrainReason::Rebalance) {
+                    self.check_age(id);
+                }
                 if reason == Some(DrainReason::Rollout) {
                     self.clients.moved(id);
                 }
                 self.clients.come_back(id, self.now);
             }
-            self.record.closed(cause, count);
+            self.record.closed(cause, closed);
             if terminating {
-                self.checks.terminated(count);
+                self.checks.terminated(closed);
             } else {
-                self.checks.closed(count);
+                self.checks.closed(closed);
             }
         }
         if terminating && self.gateways[number].sockets.is_empty() {
             self.gateways[number].alive = false;
             self.at(self.now + REMOVAL, Event::Gone(number));
         }
+    }
+
+    /// A socket by chance that the drain of the gateway may close.
+    fn old_enough(&mut self, number: usize) -> Option<usize> {
+        let gateway = &self.gateways[number];
+        let count = gateway.sockets.len();
+        let start = self.random.random_range(0..count.max(1));
+        let age = if gateway.phase == GatewayPhase::Draining {
+            gateway.min_age
+        } else {
+            0
+        };
+        let clients = &self.clients;
+        let is_old = |index: &usize| age == 0 || clients.since(gateway.sockets[*index]) + age <= self.now;
+        (0..count).map(|index| (start + index) % count).find(is_old)
     }
 
     /// Gateways that the Service sends clients to.
@@ -254,6 +276,7 @@ impl World {
                 if takes {
                     gateway.sockets.push(id);
                     gateway.accepted += 1;
+                    self.clients.connected(id, self.now);
                 } else {
                     gateway.health.handshakes_failed += 1;
                 }

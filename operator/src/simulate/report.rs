@@ -127,6 +127,10 @@ fn rows(run: &Run) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "at the end",
+            format!("the fullest pod holds {:.2} times the average", world.skew()),
+        ),
+        (
             "operator",
             format!(
                 "{} passes, {} writes to the API server, {} crashes",

@@ -174,9 +174,21 @@ pub(crate) fn run(
     world.run(2 * SECOND);
     keep_on(&mut world, scenario, began);
     let left = (began + LIMIT).saturating_sub(world.now);
-    let ended = world.run_until(left, World::is_settled);
-    let took = ended.then(|| world.now - began);
+    let mut ended = world.run_until(left, World::is_settled);
+    let mut took = world.now - began;
     world.run(MARGIN);
+    let refills = matches!(
+        scenario,
+        Scenario::ScaleOut | Scenario::NodeLoss | Scenario::PodLoss
+    );
+    // new gateways are empty, and what is done about that is part of it
+    if ended && refills && !world.is_even() {
+        let left = (began + LIMIT).saturating_sub(world.now);
+        ended = world.run_until(left, |world| world.is_settled() && world.is_even());
+        took = world.now - began;
+        world.run(MARGIN);
+    }
+    let took = ended.then_some(took);
     Ok(Run {
         world,
         scenario,

@@ -89,6 +89,7 @@ impl World {
         let observed = leader.observe(&self.api, &self.nodes, now);
         let made = plan(&self.cluster, &observed, &self.defaults, stamp(now));
         self.record.passes += 1;
+        leader.crowded = made.crowded;
         leader.plan_at = now + millis(made.next_wakeup);
         leader.turn_at = if made.actions.is_empty() {
             leader.plan_at

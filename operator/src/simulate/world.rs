@@ -215,6 +215,20 @@ impl World {
         ready && status.observed_generation == self.cluster.metadata.generation
     }
 
+    /// Whether no gateway holds too many sockets for the operator's taste.
+    pub(crate) fn is_even(&self) -> bool {
+        let crowded = self.leaders.iter().any(|leader| !leader.crowded.is_empty());
+        !crowded && self.api.pods.values().all(|object| object.view.drain.is_none())
+    }
+
+    /// Sockets of the fullest gateway per sockets of one on average.
+    pub(crate) fn skew(&self) -> f64 {
+        let running: Vec<_> = self.gateways.iter().filter(|gateway| gateway.alive).collect();
+        let most = running.iter().map(|gateway| gateway.sockets.len()).max();
+        let mean = self.connected() as f64 / running.len().max(1) as f64;
+        most.unwrap_or(0) as f64 / mean.max(1.0)
+    }
+
     /// Whether, besides, no pod is left over and nobody looks for a gateway.
     pub(crate) fn is_settled(&self) -> bool {
         let wanted = self

@@ -84,12 +84,12 @@ pub(crate) fn surge(spec: &RolloutSpec, desired: u32) -> u32 {
 }
 
 fn is_new(member: &Member<'_>, course: &Course) -> bool {
-    member.state == State::Staying && member.pod.revision == course.target().hash
+    member.stays() && member.pod.revision == course.target().hash
 }
 
 /// Stays, and may: a pod that never served has a claim only where its revision is known to come up.
 fn is_old(member: &Member<'_>, course: &Course) -> bool {
-    let other = member.state == State::Staying && member.pod.revision != course.target().hash;
+    let other = member.stays() && member.pod.revision != course.target().hash;
     let stable = course.stable.as_ref();
     let is_stable = stable.is_some_and(|stable| stable.hash == member.pod.revision);
     other && (is_stable || !member.never_served())
@@ -138,14 +138,14 @@ pub(crate) fn hold(
             && member.pod.revision != target
             && member.must_go.is_none_or(|reason| reason == DrainReason::Rollout)
             && (is_stable(member) || !member.never_served())
-            && (!trial || is_stable(member) || member.state == State::Staying)
+            && (!trial || is_stable(member) || member.stays())
     };
     let mut candidates: Vec<_> = fleet.filter(may_stay).collect();
     candidates.sort_by_key(|member| {
         (
             trial && !is_stable(member),
             match member.state {
-                State::Staying => 0,
+                State::Staying | State::Donor => 0,
                 State::Cordoned => 1,
                 _ => 2,
             },

@@ -5,6 +5,7 @@ mod autoscaling;
 mod course;
 mod lifecycle;
 mod properties;
+mod rebalance;
 mod rollout;
 mod trial;
 mod world;

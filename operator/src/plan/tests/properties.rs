@@ -70,7 +70,10 @@ proptest! {
         history in prop::collection::vec(happening(), 1..25),
     ) {
         let rollout = json!({"maxSurge": surge, "maxUnavailable": unavailable.max(u32::from(surge == 0))});
-        let mut world = World::new(&json!({"replicas": replicas, "rollout": rollout}));
+        let mut world = World::new(&json!({
+            "replicas": replicas, "rollout": rollout, "rebalance": {"minExcess": 20, "maxDisconnectPermille": 5},
+            "drain": {"passiveSeconds": {"rebalance": 10}},
+        }));
         world.run(10);
         world.homeless = sockets;
         for what in history {
@@ -90,10 +93,11 @@ proptest! {
         world.run(1);
         let alive = world.sockets() + world.homeless;
         prop_assume!(alive < 4500);
-        world.run_until(3000, |world| world.is_complete() && world.pods.len() == 6 && world.homeless == 0);
+        world.run_until(3000, |world| world.is_complete() && world.is_even() && world.pods.len() == 6 && world.homeless == 0);
         prop_assert_eq!(world.sockets(), alive);
         prop_assert!(world.images().into_iter().eq(["good:9"]));
         world.run(20);
+        world.run_until(2000, World::is_even);
         let writes = world.writes;
         world.run(120);
         prop_assert_eq!(world.writes, writes);

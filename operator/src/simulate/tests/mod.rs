@@ -4,6 +4,7 @@ mod explore;
 mod faults;
 mod model;
 mod properties;
+mod rebalance;
 mod rows;
 mod trial;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use serde_json::json;
+use serde_json::{Value, json};
 use wsfleet_crds::labels::DrainReason;
 use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStrategy, WebSocketCluster};
 
@@ -79,6 +79,10 @@ fn fleet(seed: u64, random: &mut StdRng) -> (WebSocketCluster, Settings, u32) {
             "passiveSeconds": {"scaleDown": random.random_range(0..20)},
         },
     });
+    let mut spec = spec;
+    // drawn apart, so that a seed brings the same sequence as ever
+    let rebalance = rebalance(&mut StdRng::seed_from_u64(!seed));
+    crate::plan::resources::overlay::merge(spec.as_object_mut().unwrap(), rebalance.as_object().unwrap());
     let clients = random.random_range(0..=u64::from(least) * 120);
     let churns = random.random_bool(0.3);
     let faulty = random.random_bool(0.3);
@@ -100,6 +104,18 @@ fn fleet(seed: u64, random: &mut StdRng) -> (WebSocketCluster, Settings, u32) {
         },
     };
     (cluster(&spec), settings, least)
+}
+
+fn rebalance(random: &mut StdRng) -> Value {
+    json!({
+        "drain": {"passiveSeconds": {"rebalance": random.random_range(0..20)}},
+        "rebalance": {
+            "maxSkew": random.random_range(10..50),
+            "stopSkew": random.random_range(0..10),
+            "minExcess": random.random_range(5..30),
+            "maxDisconnectPermille": random.random_range(1..=10),
+        },
+    })
 }
 
 /// The last two are not as they should be: one never comes up, one fails a fifth of the handshakes.
@@ -137,6 +153,8 @@ struct Sums {
     rollouts: AtomicU64,
     failed: AtomicU64,
     moved: AtomicU64,
+    /// Sockets closed to even gateways out.
+    evened: AtomicU64,
     /// Clients, once for each rollout.
     clients: AtomicU64,
 }
@@ -189,6 +207,10 @@ fn sequence(seed: u64, sums: &Sums) -> Result<(), String> {
         world.run(SECOND);
         settled = world.run_until(3_000 * SECOND, World::is_settled);
     }
+    // what is left uneven is evened out
+    let even = !settled || world.run_until(3_000 * SECOND, |world| world.is_settled() && world.is_even());
+    sums.evened
+        .fetch_add(world.record.drained(DrainReason::Rebalance), Ordering::Relaxed);
     sums.sequences.fetch_add(1, Ordering::Relaxed);
     sums.virtual_seconds
         .fetch_add(world.now / SECOND, Ordering::Relaxed);
@@ -196,6 +218,9 @@ fn sequence(seed: u64, sums: &Sums) -> Result<(), String> {
     sums.moved
         .fetch_add(world.record.drained(DrainReason::Rollout), Ordering::Relaxed);
     let mut wrong = world.checks.breaches.clone();
+    if !even {
+        wrong.push(format!("stays uneven: {:#?}", world.cluster.status));
+    }
     if !settled {
         wrong.push(format!("does not come to rest: {:#?}", world.cluster.status));
     }
@@ -283,13 +308,14 @@ fn row_01_a_thousand_random_sequences_break_no_promise() {
     let mean = sum(&sums.moved) as f64 / sum(&sums.clients).max(1) as f64;
     println!(
         "row 1: SIM_SEED={first} SIM_SEQUENCES={count}: {} sequences, {} happenings, {} rollouts, {} that waited for a mended template at the \
-         end, {} crashes of the operator, {} s of virtual time, {mean:.4} closes per client per rollout",
+         end, {} crashes of the operator, {} s of virtual time, {mean:.4} closes per client per rollout, {} to even gateways out",
         sum(&sums.sequences),
         sum(&sums.happenings),
         sum(&sums.rollouts),
         sum(&sums.failed),
         sum(&sums.crashes),
-        sum(&sums.virtual_seconds)
+        sum(&sums.virtual_seconds),
+        sum(&sums.evened)
     );
     let mut failed = failed.into_inner();
     failed.sort();

@@ -1,6 +1,6 @@
 //! What the planner's actions do to the model, and what they must never do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayPhase};
@@ -8,10 +8,20 @@ use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 use wsfleet_crds::v1alpha1::RolloutStrategy;
 
 use super::{SimPod, Timestamp, World};
-use crate::observe::model::{DrainMarkers, DryRun, OwnedKind, PodView, RevisionView};
-use crate::plan::{Action, budget};
+use crate::observe::model::{DrainMarkers, DryRun, OwnedKind, PodView, RevisionView, Shedding};
+use crate::plan::{Action, CLOSE_CODE, MIN_AGE_SECONDS, budget};
 
 impl World {
+    /// Revisions of the pods that are not being deleted.
+    pub(in crate::plan::tests) fn images(&self) -> BTreeSet<&str> {
+        self.pods.iter().map(|pod| pod.image.as_str()).collect()
+    }
+
+    /// Whether no gateway holds, or has held, too many sockets.
+    pub(in crate::plan::tests) fn is_even(&self) -> bool {
+        self.observed.crowded.is_empty() && self.pods.iter().all(|pod| pod.view.drain.is_none())
+    }
+
     pub(super) fn apply(&mut self, action: Action) {
         let is_call = matches!(action, Action::Drain { .. } | Action::DryRunPod { .. });
         self.writes += u64::from(!is_call);
@@ -163,6 +173,7 @@ impl World {
             drain_id: None,
             epoch: 0,
             lease: None,
+            keep: 0,
             credit: 0,
             health: wsfleet_crds::admin::GatewayHealth::default(),
         });
@@ -200,10 +211,17 @@ impl World {
                         deadline: None,
                         initial: None,
                         drained_at: None,
+                        shedding: None,
                     });
                 }
                 (labels::DRAIN_DEADLINE, Some(drain)) => drain.deadline = time(value),
                 (labels::DRAINED_AT, Some(drain)) => drain.drained_at = time(value),
+                (labels::SHEDDING_SINCE, Some(drain)) => {
+                    let keep = annotations[labels::SHED_TO].as_ref();
+                    drain.shedding = time(value)
+                        .zip(keep.map(|text| text.parse().unwrap()))
+                        .map(|(since, keep)| Shedding { since, keep });
+                }
                 (labels::DRAIN_INITIAL, Some(drain)) => {
                     drain.initial = value.as_ref().map(|text| text.parse().unwrap());
                 }
@@ -225,6 +243,11 @@ impl World {
             DrainMode::Drain => GatewayPhase::Draining,
             DrainMode::Resume => GatewayPhase::Serving,
         };
+        pod.keep = request.keep_connections.unwrap_or(0);
+        if request.keep_connections.is_some() {
+            assert_eq!(request.close_code, CLOSE_CODE);
+            assert_eq!(request.min_age_seconds, Some(MIN_AGE_SECONDS));
+        }
         pod.lease = match (request.rate_per_second, request.lease_seconds) {
             (Some(rate), Some(seconds)) => Some(budget::lease(rate, seconds, now)),
             _ => None,

@@ -3,7 +3,7 @@
 
 mod apply;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ pub(super) struct SimPod {
     drain_id: Option<String>,
     epoch: u64,
     lease: Option<Lease>,
+    keep: u64,
     credit: u64,
     /// What it counts.
     pub(super) health: GatewayHealth,
@@ -202,6 +203,7 @@ impl World {
             };
             let made = plan(&self.cluster, &self.observed, &defaults, self.now);
             self.cluster.status = Some(made.status);
+            self.observed.crowded = made.crowded;
             self.events.extend(made.events);
             let unheard = |action: &Action| !self.answers && matches!(action, Action::Drain { .. });
             if made.actions.iter().all(unheard) {
@@ -243,7 +245,7 @@ impl World {
                 pod.sockets = 0;
             } else {
                 pod.credit = (pod.credit + rate).min(rate.max(1000));
-                let some = (pod.credit / 1000).min(pod.sockets);
+                let some = (pod.credit / 1000).min(pod.sockets.saturating_sub(pod.keep));
                 pod.credit -= some * 1000;
                 pod.sockets -= some;
                 closed += some;
@@ -345,6 +347,7 @@ impl World {
         self.observed.leader_since = self.now;
         self.observed.leases.clear();
         self.observed.dry_run = None;
+        self.observed.crowded.clear();
         for pod in &mut self.pods {
             pod.view.health.clear();
         }
@@ -357,11 +360,6 @@ impl World {
             key: "secret".to_owned(),
         };
         self.observed.missing_references = if missing { vec![reference] } else { Vec::new() };
-    }
-
-    /// Revisions of the pods that are not being deleted.
-    pub(super) fn images(&self) -> BTreeSet<&str> {
-        self.pods.iter().map(|pod| pod.image.as_str()).collect()
     }
 
     /// Sets the sockets of the pods, in the order of their names.

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use wsfleet_crds::admin::{DrainMode, DrainOrder, DrainRequest};
+use wsfleet_crds::labels::DrainReason;
 
 use super::at_rest;
-use crate::observe::model::{Observed, RevisionView};
+use crate::observe::model::{DrainMarkers, Observed, RevisionView, Shedding};
 use crate::plan::{RolloutMarkers, revision};
 use crate::simulate::time::{SECOND, stamp};
 use crate::simulate::world::World;
-use state::{Base, Pod, State, accepted};
+use state::{Base, NOW, Pod, State, accepted};
 use steps::Step;
 
 /// Steps of a fair future before it is called stuck.
@@ -235,6 +237,49 @@ fn exhaustive_rollback_of_a_canary() {
         beginning(&spec, fail, [1, 1, 1]),
         7,
     );
+}
+
+/// The first of three pods holds most of the sockets and closes what it has too many.
+#[test]
+fn exhaustive_rebalance_of_three_pods() {
+    let spec = json!({
+        "replicas": 3,
+        "rebalance": {"minExcess": 1},
+        "drain": {"passiveSeconds": {"rebalance": 0}},
+    });
+    let (mut state, target) = beginning(&spec, |_| {}, [1, 1, 1]);
+    let first = state.pods.values_mut().next().unwrap();
+    first.gateway.sockets = vec![0; 6];
+    let order = |mode| DrainRequest {
+        drain_id: "d".to_owned(),
+        epoch: 1,
+        mode,
+        rate_per_second: None,
+        lease_seconds: None,
+        deadline: None,
+        order: DrainOrder::IdleFirst,
+        close_code: 1012,
+        reconnect_window_seconds: 15,
+        keep_connections: None,
+        min_age_seconds: None,
+    };
+    first.gateway.told(&order(DrainMode::Cordon), NOW).unwrap();
+    first.view.accepting = false;
+    let began = stamp(NOW - 20 * SECOND);
+    first.view.drain = Some(DrainMarkers {
+        cordoned_at: began,
+        reason: DrainReason::Rebalance,
+        drain_id: "d".to_owned(),
+        deadline: None,
+        initial: Some(6),
+        drained_at: None,
+        shedding: Some(Shedding {
+            since: began,
+            keep: 3,
+        }),
+    });
+    state.refresh(0);
+    search("rebalance of 3 pods", (state, target), 7);
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(super) struct Leader {
     /// The pods as it knows them, with what their gateways said.
     pub(super) cache: BTreeMap<String, PodView>,
     pub(super) leases: BTreeMap<String, Lease>,
+    /// Pods that hold too many sockets, and since when.
+    pub(super) crowded: BTreeMap<String, Timestamp>,
     /// The markers of the wanted revision as it knows them.
     pub(super) rollout: RolloutMarkers,
     pub(super) pending: Vec<Action>,
@@ -101,6 +103,7 @@ impl State {
                 error: None,
             },
             leases: leader.leases.clone(),
+            crowded: leader.crowded.clone(),
             leader_since: leader.since,
             epoch: leader.epoch,
             pods,
@@ -117,6 +120,7 @@ impl State {
             spans_left: None,
             cache: BTreeMap::new(),
             leases: BTreeMap::new(),
+            crowded: BTreeMap::new(),
             rollout: RolloutMarkers::default(),
             pending: Vec::new(),
         });
@@ -138,6 +142,7 @@ impl State {
                 older(&mut lease.granted_at, span);
                 older(&mut lease.until, span);
             }
+            leader.crowded.values_mut().for_each(|since| older(since, span));
             leader.leases.retain(|_, lease| lease.until > stamp(NOW));
             leader.spans_left = leader.spans_left.map(|left| left.saturating_sub(1));
         }
@@ -154,7 +159,12 @@ impl State {
         );
         for pod in self.pods.values() {
             let gateway = &pod.gateway;
-            let told = (gateway.sockets.len(), gateway.alive, gateway.lease(NOW));
+            let told = (
+                gateway.sockets.len(),
+                gateway.alive,
+                gateway.lease(NOW),
+                gateway.keep,
+            );
             let _ = write!(
                 hash,
                 "{:?}{told:?}{:?}{:?}",
@@ -165,8 +175,14 @@ impl State {
         for leader in &self.leaders {
             let _ = write!(
                 hash,
-                "{:?}{:?}{:?}{:?}{:?}{:?}",
-                leader.epoch, leader.since, leader.spans_left, leader.cache, leader.leases, leader.rollout
+                "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+                leader.crowded,
+                leader.epoch,
+                leader.since,
+                leader.spans_left,
+                leader.cache,
+                leader.leases,
+                leader.rollout
             );
             leader.pending.iter().for_each(|action| tell(action, &mut hash));
         }
@@ -231,6 +247,9 @@ fn age(view: &mut PodView, span: Millis) {
     }
     if let Some(drain) = &mut view.drain {
         older(&mut drain.cordoned_at, span);
+        if let Some(shedding) = &mut drain.shedding {
+            older(&mut shedding.since, span);
+        }
         for at in [&mut drain.deadline, &mut drain.drained_at] {
             for at in at.iter_mut() {
                 older(at, span);

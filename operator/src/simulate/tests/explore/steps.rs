@@ -66,7 +66,8 @@ impl State {
             }
             if !gateway.sockets.is_empty() {
                 steps.push(Step::Depart(index));
-                if gateway.granted(NOW) > 0.0 || gateway.phase == GatewayPhase::Terminating {
+                let granted = gateway.granted(NOW) > 0.0 && gateway.surplus() > 0;
+                if granted || gateway.phase == GatewayPhase::Terminating {
                     steps.push(Step::Close(index));
                 }
             }
@@ -170,6 +171,7 @@ impl State {
         } = &*self.base;
         let made = plan(cluster, &observed, defaults, stamp(NOW));
         self.leaders[leader].pending = made.actions;
+        self.leaders[leader].crowded = made.crowded;
     }
 
     fn act(&mut self, leader: usize) -> Result<(), String> {

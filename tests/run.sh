@@ -21,7 +21,7 @@ build() {
 units=(smoke it)
 protocol=('broker_*' 'load_*' 'protocol_*')
 api=('chart_*' 'cluster_*' 'controller_*' 'crd_*')
-scenarios=(scenario_disruption scenario_errors scenario_leaders scenario_rollback scenario_rollout scenario_scale scenario_service scenario_streams scenario_browser)
+scenarios=(scenario_disruption scenario_errors scenario_leaders scenario_rebalance scenario_rollback scenario_rollout scenario_scale scenario_service scenario_streams scenario_browser)
 idle=scenario_idle
 
 check_parts() {

@@ -117,7 +117,7 @@ fn server_messages<'a>(
             epoch: b,
         },
         ServerMessage::ServerShutdown {
-            reason: a,
+            reason: "rebalance",
             reconnect_delay: timestamp,
             deadline: Some(offset),
             resume: true,

@@ -122,7 +122,8 @@ impl<K: Copy> Pacer<K> {
     /// What is due at `now`, when `may_go` sockets are to go at most. `alive` tells whether a socket is still open.
     pub fn tick(&mut self, now: Duration, may_go: usize, mut alive: impl FnMut(K) -> bool) -> Vec<Step<K>> {
         self.earn(now);
-        self.forget_departed(&mut alive);
+        // how many of them were told counts when not all are to go, wherever they stand
+        self.forget_departed(may_go < self.line.len(), &mut alive);
         let mut steps = Vec::new();
         if now >= self.grant.until {
             return steps;
@@ -164,10 +165,10 @@ impl<K: Copy> Pacer<K> {
 
     /// Takes those out of the line who went; the slot of one who was told is used up. Others move up into the horizon
     /// then, so it is looked at again.
-    fn forget_departed(&mut self, alive: &mut impl FnMut(K) -> bool) {
+    fn forget_departed(&mut self, all: bool, alive: &mut impl FnMut(K) -> bool) {
         let mut debit = 0.0;
         loop {
-            let horizon = self.horizon();
+            let horizon = if all { self.line.len() } else { self.horizon() };
             let rest = self.line.split_off(horizon);
             self.line.retain(|place| {
                 let there = alive(place.key);

@@ -114,6 +114,9 @@ fn those_who_go_by_themselves_need_not_be_closed() {
     model.run(10);
     model.open.retain(|key, _| key % 10 != 0);
     model.run(19);
+    // the last who was told may have a slot behind those of some who went: up to a window later
+    model.ask(700, 10.0);
+    model.run(20);
     assert_eq!(model.open.len(), 700);
     assert!(model.closes <= 210, "{}", model.closes);
 }

@@ -70,6 +70,7 @@ fn the_defaults_are_those_of_the_documentation() {
         ("queueBytes", 262_144),
         ("queueMessages", 1_000),
         ("announceMembers", 256),
+        ("connectionAgeSeconds", 0),
     ];
     assert_eq!(limits, expected);
 }

@@ -3,9 +3,10 @@
 //! In most rooms all members are one [`Fanout::chunk`], written to by whoever delivers, at once. In larger ones tasks take
 //! the next chunk in turns, so that the workers share them: one task fewer than there are workers goes on to the end, and
 //! every [`TURN`] lets everything else run that is ready; one more, which is as quick to begin as the one that delivers,
-//! ends after the first [`SHARED_CHUNKS`]; when there is much to write to each member, there is none of these. So a message to a thousand members has all workers for the few milliseconds
-//! that it takes, while one worker is free for whoever else is served before a message to ten thousand has got far. A batch
-//! is written when its last chunk is; only then the room's next one is begun, so each member gets all in order.
+//! ends after the first [`SHARED_CHUNKS`]; it is left out when there is much to write to each member. So a small message to a
+//! thousand members has all workers for the few milliseconds that it takes, while one worker is free for whoever else is
+//! served before a message to ten thousand has got far. A batch is written when its last chunk is; only then the room's next
+//! one is begun, so each member gets all in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -41,25 +41,6 @@ fn table(folder: &str) -> Result<Vec<(String, String)>> {
     Ok(files)
 }
 
-/// Creates the object without storing it, as strictly as kubectl asks for; the server's message when it is refused.
-async fn dry_run(namespace: &Namespace, yaml: &str) -> Result<std::result::Result<Value, String>> {
-    let object: Value = serde_yaml_ng::from_str(yaml)?;
-    let path = format!(
-        "/apis/wsfleet.dev/v1alpha1/namespaces/{}/websocketclusters?dryRun=All&fieldValidation=Strict",
-        namespace.name()
-    );
-    let request = http::Request::post(path)
-        .header("content-type", "application/json")
-        .body(serde_json::to_vec(&object)?)?;
-    match namespace.cluster().client().request::<Value>(request).await {
-        Ok(stored) => Ok(Ok(stored)),
-        Err(kube::Error::Api(refusal)) if (400..500).contains(&refusal.code) => {
-            Ok(Err(refusal.message.clone()))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The definition, served in the present version, and an empty namespace.
 async fn prepare() -> Result<Namespace> {
     let cluster = Cluster::connect().await?;
@@ -87,7 +68,7 @@ async fn every_valid_specification_is_taken_by_the_api_server_and_filled_with_de
     let mut wrong = Vec::new();
     let specs = table("valid")?;
     for (file, text) in &specs {
-        match dry_run(&namespace, text).await? {
+        match namespace.dry_run(&serde_yaml_ng::from_str(text)?).await? {
             Ok(stored) if stored["spec"]["drain"]["timeoutSeconds"].is_u64() => {}
             Ok(stored) => wrong.push(format!("{file}: no defaults: {stored}")),
             Err(message) => wrong.push(format!("{file}: {message}")),
@@ -106,7 +87,7 @@ async fn every_invalid_specification_is_refused_with_a_message_that_says_what_to
     for (file, text) in &specs {
         let expected = text.lines().find_map(|line| line.strip_prefix("# expect:"));
         let expected = expected.ok_or_else(|| format!("{file} has no line '# expect:'"))?;
-        match dry_run(&namespace, text).await? {
+        match namespace.dry_run(&serde_yaml_ng::from_str(text)?).await? {
             Ok(_) => wrong.push(format!("{file}: taken")),
             Err(message) if message.contains(expected.trim()) => {}
             Err(message) => wrong.push(format!("{file}: expected '{}', got '{message}'", expected.trim())),

@@ -114,8 +114,11 @@ async fn a_resource_that_the_operator_cannot_read_stops_nothing_but_itself() -> 
     let mut another = malformed.clone();
     another["metadata"]["name"] = json!("another");
     let refused = || async {
-        let answer = cluster.dry_run(fleet.namespace.name(), &another).await;
-        answer.err().ok_or("the lax CRD is still served")
+        match fleet.namespace.dry_run(&another).await {
+            Ok(Err(refusal)) => Ok(refusal),
+            Ok(Ok(_)) => Err("the lax CRD is still served".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     };
     fleet
         .namespace

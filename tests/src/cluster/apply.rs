@@ -62,22 +62,6 @@ impl Cluster {
 
     /// Applies one object.
     pub async fn apply_object(&self, namespace: &str, object: &Value) -> Result<DynamicObject, ApplyError> {
-        let params = PatchParams::apply(MANAGER).force();
-        self.apply_with(namespace, object, &params).await
-    }
-
-    /// What applying one object would come to; nothing is stored.
-    pub async fn dry_run(&self, namespace: &str, object: &Value) -> Result<DynamicObject, ApplyError> {
-        let params = PatchParams::apply(MANAGER).force().dry_run();
-        self.apply_with(namespace, object, &params).await
-    }
-
-    async fn apply_with(
-        &self,
-        namespace: &str,
-        object: &Value,
-        params: &PatchParams,
-    ) -> Result<DynamicObject, ApplyError> {
         let incomplete = || ApplyError::Incomplete(object.to_string());
         let types = TypeMeta {
             api_version: object["apiVersion"].as_str().ok_or_else(incomplete)?.to_owned(),
@@ -95,7 +79,7 @@ impl Cluster {
             Scope::Cluster => Api::all_with(client, &resource),
             Scope::Namespaced => Api::namespaced_with(client, namespace, &resource),
         };
-        api.patch(name, params, &Patch::Apply(object))
+        api.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object))
             .await
             .map_err(|source| ApplyError::Refused {
                 kind: gvk.kind.clone(),

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{self as core, Node, Service};
 use kube::Resource;
 use kube::api::{Api, DynamicObject, ObjectMeta, PostParams};
 use rand::distr::{Alphanumeric, SampleString};
+use serde_json::Value;
 
 use super::wait::until;
 use super::{ApplyError, Cluster, ClusterError, Deadline};
@@ -64,6 +65,26 @@ impl Namespace {
     /// Applies every document of a YAML text; objects that name no namespace go to this one.
     pub async fn apply(&self, yaml: &str) -> Result<Vec<DynamicObject>, ApplyError> {
         self.cluster.apply_in(&self.name, yaml).await
+    }
+
+    /// Creates a `WebSocketCluster` without storing it, as strictly as kubectl asks for; the server's message when it is
+    /// refused.
+    pub async fn dry_run(&self, object: &Value) -> Result<Result<Value, String>, kube::Error> {
+        let path = format!(
+            "/apis/wsfleet.dev/v1alpha1/namespaces/{}/websocketclusters?dryRun=All&fieldValidation=Strict",
+            self.name
+        );
+        let request = http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .map_err(kube::Error::HttpError)?;
+        match self.cluster.client().request::<Value>(request).await {
+            Ok(stored) => Ok(Ok(stored)),
+            Err(kube::Error::Api(refusal)) if (400..500).contains(&refusal.code) => {
+                Ok(Err(refusal.message.clone()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Like [`until`]; a deadline's message has the namespace's pods, events and logs, and the operator's.

@@ -4,10 +4,14 @@
 //! Nothing here waits, but the two that await readiness.
 
 use std::future::poll_fn;
+use std::hint;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -86,14 +90,22 @@ impl Stream {
         }
     }
 
+    /// Has the processor fetch what a write needs to know of the socket.
+    pub fn fetch(&self) {
+        if let Kind::Plain(socket) = &self.0 {
+            hint::black_box(socket.as_raw_fd());
+        }
+    }
+
     /// Writes; gives how much was taken. With TLS, what was taken may have to be flushed: see [`Stream::is_flushed`].
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
             // the runtime is asked, and told, only when the socket takes nothing: what it keeps about a socket is one more
-            // cache line for each of ten thousand members
-            Kind::Plain(socket) => match SockRef::from(socket).send(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.try_write(bytes),
-                sent => sent,
+            // cache line for each of ten thousand members; and the C library makes of every call a point at which a thread may
+            // be cancelled
+            Kind::Plain(socket) => match send(socket, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::WOULDBLOCK) => socket.try_write(bytes),
+                sent => Ok(sent?),
             },
             Kind::Tls(tls) => tls.try_write(bytes),
         }

@@ -3,10 +3,10 @@
 //! In most rooms all members are one [`Fanout::chunk`], written to by whoever delivers, at once. In larger ones tasks take
 //! the next chunk in turns, so that the workers share them: one task fewer than there are workers goes on to the end, and
 //! every [`TURN`] lets everything else run that is ready; one more, which is as quick to begin as the one that delivers,
-//! ends after the first [`SHARED_CHUNKS`]; it is left out when there is much to write to each member. So a small message to a
-//! thousand members has all workers for the few milliseconds that it takes, while one worker is free for whoever else is
-//! served before a message to ten thousand has got far. A batch is written when its last chunk is; only then the room's next
-//! one is begun, so each member gets all in order.
+//! ends after the first [`SHARED_CHUNKS`], or the first quarter of all, and lets others run every [`SHARED_TURN`]; it is left
+//! out when there is much to write to each member. So a small message to a thousand members has all workers for the few
+//! milliseconds that it takes, while one worker is free for whoever else is served for most of a message to ten thousand. A
+//! batch is written when its last chunk is; only then the room's next one is begun, so each member gets all in order.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -26,8 +26,12 @@ use crate::session::{Conn, Env};
 const CHUNK: usize = 256;
 /// Fewest members of a chunk, however large the messages are.
 const SMALLEST_CHUNK: usize = 8;
-/// So many chunks are written by all workers; those behind them leave one free.
+/// So many chunks are written by all workers at least; those behind them leave one free.
 const SHARED_CHUNKS: usize = 4;
+/// That part of a large room's chunks is, too: whoever reads for many members (a proxy, a load balancer) then has more before
+/// it than it reads at once, does not fall asleep between two, and need not be woken by each write. With one half, the end of a
+/// message waits for it.
+const SHARED_PART: usize = 4;
 /// Larger batches are not: what they take is the copying of bytes, and whoever is to read them needs a processor too.
 const SHARED_BYTES: usize = 4 << 10;
 /// Members whose memory is fetched at once, before they are written to one after the other: the system calls between them
@@ -38,6 +42,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// How long a task writes before it lets others run. Each time wakes another worker, which looks for work, finds none, and
 /// disturbs whoever has the core: after each chunk would be too often.
 const TURN: Duration = Duration::from_millis(10);
+/// The same for the task without which a worker would be free: while all are busy, none is woken by it.
+const SHARED_TURN: Duration = Duration::from_millis(2);
 
 /// One batch on its way to the members of its room.
 pub(super) struct Fanout {
@@ -92,26 +98,27 @@ impl Fanout {
         self.writers.store(long + usize::from(all), Relaxed);
         let shared = Arc::new(self);
         for _ in 0..long {
-            runtime.spawn(Arc::clone(&shared).write_chunks(Arc::clone(room), usize::MAX));
+            runtime.spawn(Arc::clone(&shared).write_chunks(Arc::clone(room), usize::MAX, TURN));
         }
         // the last one that a worker makes is its own next one; those before it go to workers that have nothing to do
         if all {
-            runtime.spawn(shared.write_chunks(Arc::clone(room), SHARED_CHUNKS));
+            let first = (chunks / SHARED_PART).max(SHARED_CHUNKS);
+            runtime.spawn(shared.write_chunks(Arc::clone(room), first, SHARED_TURN));
         }
     }
 
-    /// Writes chunks while there are any, none behind the first so many of all.
-    async fn write_chunks(self: Arc<Self>, room: Arc<Room>, first: usize) {
+    /// Writes chunks while there are any, none behind the first so many of all; every `turn` others run.
+    async fn write_chunks(self: Arc<Self>, room: Arc<Room>, first: usize, turn: Duration) {
         let chunk = self.chunk();
         let until = first.saturating_mul(chunk);
-        let mut turn = Instant::now();
+        let mut since = Instant::now();
         while self.next.load(Relaxed) < until
             && let Some(chunk) = self.take(chunk)
         {
             self.write(chunk);
-            if turn.elapsed() >= TURN {
+            if since.elapsed() >= turn {
                 tokio::task::yield_now().await;
-                turn = Instant::now();
+                since = Instant::now();
             }
         }
         if self.writers.fetch_sub(1, AcqRel) == 1 {
@@ -134,7 +141,7 @@ impl Fanout {
         for group in members.chunks(AHEAD) {
             for member in group {
                 if shares.of(member.id, member.format).1 > 0 {
-                    member.sends(self.now);
+                    member.about_to_send(self.now);
                 }
             }
             sent += group

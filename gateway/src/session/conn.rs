@@ -146,6 +146,12 @@ impl Conn {
         self.last_message.store(now.to_bits(), Relaxed);
     }
 
+    /// [`Conn::sends`], for a message that is written a little later: fetches the memory which that takes.
+    pub(crate) fn about_to_send(&self, now: Tick) {
+        self.sends(now);
+        self.socket.fetch();
+    }
+
     /// Keeps what is sent until [`Conn::release`]: the answer to the upgrade then goes out in one write with the first messages.
     pub fn hold(&self, answer: Bytes) {
         let mut queue = Box::<Outbox>::default();

@@ -97,7 +97,7 @@ struct Common {
     /// without one.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     retry: Span,
-    /// Local addresses to connect from, in turn; each has about 28,000 ports to one server.
+    /// Local addresses to connect from, in turn; each has about 26,000 ports to one server.
     #[arg(long = "source", value_name = "IP", value_delimiter = ',')]
     sources: Vec<IpAddr>,
     /// Write the report as JSON to this file; `-` is standard output, the table then goes to standard error.

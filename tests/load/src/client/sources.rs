@@ -3,6 +3,9 @@
 //! `bind` with port 0 looks for a port that no socket at all holds, one after the other: beyond half of the range that
 //! takes milliseconds a socket, in the worker's thread. Ports of the same range are taken in turn here instead, and
 //! may be held by sockets to other servers or in TIME_WAIT (`SO_REUSEADDR`).
+//!
+//! A connect without a source address takes no port that some socket was bound to, whatever its address is, so the end of
+//! the range is left to those: the more sources there are, the more of the range is bound.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +20,8 @@ const TRIES: u32 = 256;
 /// The kernel's range, and its default.
 const RANGE_FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RANGE: RangeInclusive<u16> = 32_768..=60_999;
+/// One in so many ports of the range is left to connects without a source address.
+const LEFT_ONE_IN: u16 = 16;
 
 /// The source addresses of a run, each with its next port.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Ports are taken from the kernel's range for outgoing connections.
+    /// Ports are taken from the kernel's range for outgoing connections, but for its last sixteenth.
     pub fn new(addresses: &[IpAddr]) -> Self {
         let range = std::fs::read_to_string(RANGE_FILE)
             .ok()
@@ -35,7 +40,7 @@ impl Sources {
         // processes that start together begin at different places
         let begin = || AtomicU32::new(rand::rng().random_range(0..1 << 16));
         Self {
-            range,
+            range: but_the_last(range),
             addresses: addresses.iter().map(|address| (*address, begin())).collect(),
         }
     }
@@ -79,6 +84,11 @@ fn socket(to: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+fn but_the_last(range: RangeInclusive<u16>) -> RangeInclusive<u16> {
+    let (first, last) = range.into_inner();
+    first..=last - (last - first) / LEFT_ONE_IN
+}
+
 fn parse(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(str::parse);
     let (first, last) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
@@ -96,6 +106,13 @@ mod tests {
         assert_eq!(parse("32768\t60999\n"), Some(32_768..=60_999));
         assert_eq!(parse("9 1"), None);
         assert_eq!(parse("many"), None);
+    }
+
+    #[test]
+    fn the_end_of_the_range_is_left_to_connects_without_a_source() {
+        assert_eq!(but_the_last(32_768..=60_999), 32_768..=59_235);
+        assert_eq!(but_the_last(40_000..=40_003), 40_000..=40_003);
+        assert_eq!(but_the_last(65_535..=65_535), 65_535..=65_535);
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The body of the answer; an error unless its status says that all went well.
 pub(crate) fn ask(to: SocketAddr, method: &str, path: &str, body: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    let connected = TcpStream::connect_timeout(&to, PATIENCE);
+    let mut stream = connected.with_context(|| format!("{method} {path}: {to} cannot be reached"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let request = format!(

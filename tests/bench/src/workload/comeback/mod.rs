@@ -6,6 +6,7 @@
 
 mod clients;
 mod rates;
+mod tracked;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -71,6 +72,13 @@ impl Fleet {
 }
 
 pub(super) fn run(run: &Run<'_>) -> Result<Values> {
+    measure(run).map_err(|error| match tracked::is_full() {
+        Some(note) => error.context(note),
+        None => error,
+    })
+}
+
+fn measure(run: &Run<'_>) -> Result<Values> {
     let mut fleet = Fleet::start(run)?;
     let share = run.scale.comeback.div_ceil(PROGRAMS);
     let crowds = (0..PROGRAMS).map(|number| Clients::crowd(run, number, share, &fleet.old, &fleet.new));

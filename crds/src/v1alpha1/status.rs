@@ -95,6 +95,16 @@ pub struct DrainStatus {
     pub remaining: u64,
     /// Sockets per second that are closed at most, by all drains together.
     pub rate_per_second: u64,
+    /// Sockets that these drains have closed.
+    #[serde(default)]
+    pub forced_total: u64,
+    /// Sockets that their clients closed meanwhile.
+    #[serde(default)]
+    pub natural_total: u64,
+    /// Seconds until the last of the remaining sockets is closed at that rate, rounded up; sooner when clients leave by
+    /// themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
     /// Names of the draining pods, 20 at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pods: Vec<String>,
@@ -118,6 +128,17 @@ pub struct RolloutStatus {
     /// What it waits for, when it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Sockets that the drains of the rollout under way, or of the last one, have closed per client of the fleet: a
+    /// decimal number, 1.00 when each client was moved once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disconnects_per_client: Option<String>,
+}
+
+impl RolloutStatus {
+    /// `disconnectsPerClient` as a number.
+    pub fn per_client(&self) -> Option<f64> {
+        self.disconnects_per_client.as_deref()?.parse().ok()
+    }
 }
 
 /// Phase of the rollout.

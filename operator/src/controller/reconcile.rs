@@ -14,8 +14,7 @@ use wsfleet_crds::v1alpha1::{WebSocketCluster, WebSocketClusterStatus};
 
 use super::{Context, backoff, malformed};
 use crate::apply::ApplyError;
-use crate::metrics::ClusterGauges;
-use crate::observe::model::Observed;
+use crate::observe::model::{Observed, PodView};
 use crate::observe::secrets::RECHECK_MISSING;
 use crate::observe::stores::Root;
 use crate::observe::{Identity, ObserveError};
@@ -164,31 +163,15 @@ async fn settle(
 }
 
 fn show(context: &Context, id: &Identity, observed: &Observed, status: &WebSocketClusterStatus) {
-    let connections = status.connections.unwrap_or_default();
-    let running = observed
-        .pods
-        .iter()
-        .filter(|pod| pod.ip.is_some() && !pod.finished)
-        .count();
-    let disconnects_per_client = context.observer().memory.update(&id.uid, |remembered| {
-        remembered
-            .cost
-            .per_client(status.update_revision.as_deref(), connections.total)
+    context.observer().memory.update(&id.uid, |remembered| {
+        remembered.cost = remembered.cost.as_of(status);
     });
-    context.applier.metrics.show_cluster(
-        &id.namespace,
-        &id.name,
-        &ClusterGauges {
-            desired: status.desired_replicas.into(),
-            ready: status.ready_replicas.into(),
-            accepting: status.accepting_replicas.into(),
-            draining: status.draining_replicas.into(),
-            connections: connections.total as i64,
-            utilization: f64::from(connections.utilization_percent) / 100.0,
-            stale_pods: running as i64 - i64::from(connections.fresh_pods),
-            disconnects_per_client,
-        },
-    );
+    let runs = |pod: &&PodView| pod.ip.is_some() && !pod.finished;
+    let running = observed.pods.iter().filter(runs).count() as u32;
+    context
+        .applier
+        .metrics
+        .show_cluster(&id.namespace, &id.name, status, running);
 }
 
 /// When to try again.

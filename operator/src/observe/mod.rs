@@ -124,7 +124,12 @@ impl Observer {
             .iter()
             .filter_map(|pod| self.pod_view(pod, cluster, now))
             .collect();
-        let remembered = self.memory.get(&id.uid);
+        let remembered = self.memory.update(&id.uid, |remembered| {
+            if let Some(status) = &cluster.status {
+                remembered.cost.restore(status);
+            }
+            remembered.clone()
+        });
         Ok(Observed {
             revisions: self.revisions(&id),
             owned: self.owned(&id),
@@ -134,6 +139,7 @@ impl Observer {
             metrics: self.metrics(&id, cluster, &pods),
             leases: remembered.leases,
             crowded: remembered.crowded,
+            cost: remembered.cost,
             analyses: self.samples.analyses(&id.uid),
             leader_since: term.since,
             epoch: term.epoch,

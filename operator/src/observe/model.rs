@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use wsfleet_crds::admin::{GatewayHealth, GatewayState};
 use wsfleet_crds::labels::{DrainReason, PodPhase};
 
+use super::memory::RolloutCost;
 use crate::plan::RolloutMarkers;
 use crate::plan::revision::RevisionData;
 
@@ -36,6 +37,8 @@ pub struct Observed {
     /// Pods that hold too many sockets, by UID, and since when, as the last plan said. Lost with the process, which only
     /// makes them wait anew.
     pub crowded: BTreeMap<String, Timestamp>,
+    /// What the rollout under way, or the last one, has cost so far.
+    pub cost: RolloutCost,
     /// When this process became leader: leases of the leader before it may be in force for a while longer.
     pub leader_since: Timestamp,
     /// Lease transitions when this process became leader: the fencing epoch of every call.

@@ -76,6 +76,8 @@ fn rollout(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> RolloutStatus
         paused_reason,
         failed_revision,
         waiting_for: waiting_for(pass, draft, phase, progress.stuck.as_deref()),
+        // see `status`, which knows the sockets
+        disconnects_per_client: None,
     }
 }
 

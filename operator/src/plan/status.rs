@@ -1,5 +1,6 @@
 //! The status of the resource: numbers and conditions, nothing that changes by itself.
 
+use wsfleet_crds::admin::GatewayState;
 use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{
     AutoscalingStatus, ConnectionsStatus, DrainStatus, MAX_DRAINING_PODS, WebSocketClusterStatus,
@@ -21,7 +22,7 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
         fleet.count(|member| member.is_leaving() && member.reason() == Some(labels::DrainReason::ScaleIn));
     let previous = pass.cluster.status.as_ref();
     let wanted = pass.course.wanted.hash.clone();
-    WebSocketClusterStatus {
+    let mut status = WebSocketClusterStatus {
         observed_generation: pass.cluster.metadata.generation,
         desired_replicas: pass.size.desired,
         scale_replicas: live.saturating_sub(shrinking).min(pass.size.desired),
@@ -45,7 +46,12 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
         rollout: Some(progress.rollout.clone()),
         autoscaling: autoscaling(pass),
         conditions: conditions(pass, draft, progress),
+    };
+    let cost = pass.observed.cost.as_of(&status).per_client();
+    if let Some(rollout) = &mut status.rollout {
+        rollout.disconnects_per_client = cost.map(|cost| format!("{cost:.2}"));
     }
+    status
 }
 
 fn connections(pass: &Pass<'_>) -> Option<ConnectionsStatus> {
@@ -82,16 +88,29 @@ fn drain(pass: &Pass<'_>) -> Option<DrainStatus> {
         return None;
     }
     let initial = |member: &&Member<'_>| member.pod.drain.as_ref().and_then(|markers| markers.initial);
+    let remaining: u64 = draining.iter().map(|member| member.known_connections()).sum();
+    let rate = budget_millis(&pass.cluster.spec.drain, pass.fleet);
+    let told = || draining.iter().filter_map(|member| of_this_drain(member));
     Some(DrainStatus {
         initial: draining.iter().filter_map(initial).sum(),
-        remaining: draining.iter().map(|member| member.known_connections()).sum(),
-        rate_per_second: budget_millis(&pass.cluster.spec.drain, pass.fleet) / 1000,
+        remaining,
+        rate_per_second: rate / 1000,
+        forced_total: told().map(|state| state.forced_closed).sum(),
+        natural_total: told().map(|state| state.natural_closed).sum(),
+        eta_seconds: (rate > 0).then(|| (remaining * 1000).div_ceil(rate)),
         pods: draining
             .iter()
             .take(MAX_DRAINING_PODS)
             .map(|member| member.pod.name.clone())
             .collect(),
     })
+}
+
+/// What the gateway says, when it says it of the drain that it is under.
+fn of_this_drain<'a>(member: &Member<'a>) -> Option<&'a GatewayState> {
+    let (_, state) = member.pod.gateway.as_ref()?;
+    let markers = member.pod.drain.as_ref()?;
+    (state.drain_id.as_deref() == Some(markers.drain_id.as_str())).then_some(state)
 }
 
 fn autoscaling(pass: &Pass<'_>) -> Option<AutoscalingStatus> {

@@ -8,6 +8,7 @@ use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::api::Api;
 use super::time::{Millis, stamp};
+use crate::observe::memory::RolloutCost;
 use crate::observe::model::{DryRun, Lease, MetricsView, NodeView, Observed, PodView};
 use crate::observe::sampler::measured_every;
 use crate::observe::samples::{Analyses, keep_health};
@@ -163,6 +164,7 @@ impl Leader {
             metrics,
             leases: self.leases.clone(),
             crowded: self.crowded.clone(),
+            cost: RolloutCost::default(),
             analyses: Analyses::new(),
             leader_since: stamp(self.since),
             epoch: self.epoch,

@@ -58,6 +58,16 @@ impl Member<'_> {
         matches!(self.state, State::Cordoned | State::Draining)
     }
 
+    /// Leaving, and can be had back with one patch: it is well, holds sockets or may again, and its time is not over.
+    pub(crate) fn may_return(&self, now: Timestamp) -> bool {
+        let markers = self.pod.drain.as_ref();
+        self.is_leaving()
+            && self.pod.ready_since.is_some()
+            && markers.is_some_and(|markers| {
+                markers.drained_at.is_none() && !has_passed(markers.deadline, now)
+            })
+    }
+
     /// Neither gone nor on its way out by a delete.
     pub(crate) fn is_live(&self) -> bool {
         self.stays() || self.is_leaving()

@@ -88,9 +88,9 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
     // how many pods may stay is a question of the size, and the size of whether pods are on the move
     let last = cluster.status.as_ref().map(|status| status.desired_replicas);
     let last = last.unwrap_or(cluster.spec.replicas);
-    rollout::hold(&mut fleet, &course, stage, rollout, last);
+    rollout::hold(&mut fleet, &course, stage, rollout, last, now);
     let size = scale::size(cluster, observed, &fleet, now);
-    let split = rollout::hold(&mut fleet, &course, stage, rollout, size.desired);
+    let split = rollout::hold(&mut fleet, &course, stage, rollout, size.desired, now);
     let pass = Pass {
         cluster,
         observed,

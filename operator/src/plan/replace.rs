@@ -65,16 +65,8 @@ fn take_back(
     is_one: fn(&Pass<'_>, &Member<'_>) -> bool,
     draft: &mut Draft,
 ) -> u32 {
-    let reclaimable = |member: &Member<'_>| {
-        let markers = member.pod.drain.as_ref();
-        member.is_leaving()
-            && is_one(pass, member)
-            && member.must_go.is_none()
-            && member.pod.ready_since.is_some()
-            && markers.is_some_and(|markers| {
-                markers.drained_at.is_none() && markers.deadline.is_none_or(|deadline| deadline > pass.now)
-            })
-    };
+    let reclaimable =
+        |member: &Member<'_>| member.may_return(pass.now) && is_one(pass, member) && member.must_go.is_none();
     let mut candidates: Vec<_> = pass.fleet.filter(reclaimable).collect();
     candidates.sort_by_key(|member| (member.state == State::Draining, Reverse(member.connections)));
     candidates.truncate(shortage as usize);

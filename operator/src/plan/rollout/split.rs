@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use wsfleet_crds::labels::DrainReason;
 use wsfleet_crds::v1alpha1::{RolloutSpec, RolloutStrategy};
 
@@ -29,7 +30,14 @@ impl Split {
 
 impl Split {
     /// What `stage` wants of `desired` pods.
-    fn new(course: &Course, stage: Stage, spec: &RolloutSpec, fleet: &Fleet<'_>, desired: u32) -> Self {
+    fn new(
+        course: &Course,
+        stage: Stage,
+        spec: &RolloutSpec,
+        fleet: &Fleet<'_>,
+        desired: u32,
+        now: Timestamp,
+    ) -> Self {
         let held = if course.stable.is_some() && stage != Stage::RollingBack {
             spec.partition.round_up(desired).min(desired)
         } else {
@@ -42,8 +50,7 @@ impl Split {
         match stage {
             Stage::Validating => Self::beside(0, desired),
             Stage::Canary | Stage::Baking => canary(spec, desired, held),
-            // it is not to be relied upon: the others are made whole
-            Stage::Halted => Self::beside(new_pods.min(desired), desired),
+            Stage::Halted => halted(course, fleet, desired, now),
             Stage::OnDelete => {
                 let keep = desired.saturating_sub(new_pods);
                 let new = desired - old_pods.min(keep);
@@ -103,6 +110,27 @@ fn canary(spec: &RolloutSpec, desired: u32, held: u32) -> Split {
     }
 }
 
+/// Everything stays where it is: no further pod of the new revision, and of the revision before all that are left. More of
+/// those are made only when, with the new ones that serve, they are fewer than wanted: what failed is not to be relied upon
+/// beyond that.
+fn halted(course: &Course, fleet: &Fleet<'_>, desired: u32, now: Timestamp) -> Split {
+    let on_sound_node = |member: &Member<'_>| member.must_go != Some(DrainReason::NodeDrain);
+    let is_there = |member: &Member<'_>| is_new(member, course) && on_sound_node(member);
+    let new = fleet.count(is_there).min(desired);
+    let serving = fleet.count(|member| is_there(member) && member.available);
+    let is_left = |member: &Member<'_>| {
+        let returns = member.may_return(now) && member.reason() != Some(DrainReason::ScaleIn);
+        on_sound_node(member)
+            && (is_old(member, course) || returns && member.pod.revision != course.target().hash)
+    };
+    let left = fleet.count(is_left);
+    Split {
+        new,
+        old: left.max(desired.saturating_sub(serving)).min(desired),
+        keep: desired,
+    }
+}
+
 /// Whether no pod of the first fleet may go because the second is not all there. Once one goes, it does not matter any
 /// more.
 fn waits_for_green(course: &Course, spec: &RolloutSpec, fleet: &Fleet<'_>, desired: u32, held: u32) -> bool {
@@ -127,8 +155,9 @@ pub(crate) fn hold(
     stage: Stage,
     spec: &RolloutSpec,
     desired: u32,
+    now: Timestamp,
 ) -> Split {
-    let split = Split::new(course, stage, spec, fleet, desired);
+    let split = Split::new(course, stage, spec, fleet, desired, now);
     let stable = course.stable.as_ref().map(|stable| stable.hash.as_str());
     let trial = matches!(stage, Stage::Canary | Stage::Baking);
     let target = course.target().hash.clone();

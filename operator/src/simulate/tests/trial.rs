@@ -88,3 +88,37 @@ fn row_06_a_revision_that_fails_a_fifth_of_the_handshakes_is_rolled_back_and_clo
     assert_eq!(closed(&world), forced, "an old socket was closed");
     assert_kept(&world);
 }
+
+#[test]
+fn a_revision_that_fails_in_the_waves_with_on_failure_pause_leaves_all_where_they_are() {
+    let spec = json!({"replicas": 20, "rollout": {"onFailure": "Pause", "canary": {"weight": 0}}});
+    let mut world = at_rest(&spec, 100_000);
+    world.roll_to("wsfleet-gateway:2");
+    assert!(world.run_until(600 * SECOND, |world| closed(world) > 30_000));
+    let wanted = world.cluster.status.as_ref().unwrap().update_revision.clone();
+    let judge = |world: &mut World, verdict: Option<&str>| {
+        let mut revisions = world.api.revisions.iter_mut();
+        let revision = revisions.find(|it| Some(&it.hash) == wanted.as_ref()).unwrap();
+        revision.rollout.failed = verdict.map(str::to_owned);
+        world.notify();
+    };
+    judge(&mut world, Some("AnalysisFailed: it serves badly"));
+    let is_leaving = |world: &World| world.api.pods.values().any(|pod| pod.view.drain.is_some());
+    assert!(is_leaving(&world));
+    assert!(world.run_until(30 * SECOND, |world| !is_leaving(world)));
+    let pods = |world: &World| -> Vec<_> { world.api.pods.values().map(|pod| pod.view.uid.clone()).collect() };
+    let (held, before, writes) = (pods(&world), closed(&world), world.record.writes);
+    world.run(1_800 * SECOND);
+    println!(
+        "paused in the waves: {} pods, {before} of 100,000 sockets closed until then, {} afterwards",
+        held.len(),
+        closed(&world) - before
+    );
+    assert_eq!((pods(&world), closed(&world), world.record.writes), (held, before, writes));
+    assert_eq!(world.connected(), 100_000);
+    judge(&mut world, None);
+    assert!(world.run_until(1_200 * SECOND, World::is_complete));
+    let is_new = |pod: &crate::simulate::api::Object| Some(&pod.view.revision) == wanted.as_ref();
+    assert!(world.api.pods.values().all(is_new));
+    assert_kept(&world);
+}

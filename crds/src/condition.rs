@@ -129,11 +129,41 @@ pub mod reason {
     pub const PAUSED_BY_SPEC: &str = "PausedBySpec";
     /// Paused: `spec.paused` is false.
     pub const NOT_PAUSED: &str = "NotPaused";
+    /// Ready: the resource cannot be read, and is left as it is.
+    pub const MALFORMED: &str = "Malformed";
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Values of the string constants in a source.
+    pub(crate) fn constants(source: &str) -> BTreeSet<&str> {
+        let constants = source.lines().filter(|line| line.trim().starts_with("pub const "));
+        constants.filter_map(|line| line.split('"').nth(1)).collect()
+    }
+
+    /// The names in backticks in one column of the first table behind `heading`.
+    pub(crate) fn words_in_column<'a>(text: &'a str, heading: &str, column: usize) -> BTreeSet<&'a str> {
+        let behind = text.lines().skip_while(|line| *line != heading);
+        let table = behind
+            .skip_while(|line| !line.starts_with('|'))
+            .take_while(|line| line.starts_with('|'));
+        table
+            .filter_map(|line| line.split('|').nth(column + 1))
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect()
+    }
+
+    #[test]
+    fn the_documentation_lists_every_condition_and_reason_and_no_other() {
+        let text = include_str!("../../docs/operations.md");
+        let types: BTreeSet<_> = ConditionType::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(words_in_column(text, "## Conditions", 0), types);
+        assert_eq!(words_in_column(text, "## Conditions", 1), constants(include_str!("condition.rs")));
+    }
 
     #[test]
     fn every_type_is_listed_once_and_named_as_an_identifier() {

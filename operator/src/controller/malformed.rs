@@ -11,7 +11,8 @@ use kube::{Api, Resource};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{error, warn};
-use wsfleet_crds::condition::ConditionType;
+use wsfleet_crds::condition::{self, ConditionType};
+use wsfleet_crds::event;
 use wsfleet_crds::labels::FIELD_MANAGER;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
@@ -20,9 +21,6 @@ use crate::apply::CALL_TIMEOUT;
 use crate::observe::Identity;
 use crate::observe::stores::Root;
 use crate::plan::action::EventDraft;
-
-/// Reason of the condition and of the event.
-const REASON: &str = "Malformed";
 
 /// Reports the object, unless this very error was reported already.
 pub(super) async fn report(context: &Context, id: &Identity, root: &Root, invalid: &InvalidObject) {
@@ -47,7 +45,7 @@ pub(super) async fn report(context: &Context, id: &Identity, root: &Root, invali
     let text = format!("the resource cannot be read, and is left as it is: {reason}");
     let draft = EventDraft {
         warning: true,
-        reason: REASON,
+        reason: event::MALFORMED,
         action: "Read",
         note: text.clone(),
     };
@@ -108,7 +106,7 @@ fn condition(id: &Identity, generation: i64, text: &str) -> Value {
             "conditions": [{
                 "type": ConditionType::Ready.as_str(),
                 "status": "False",
-                "reason": REASON,
+                "reason": condition::reason::MALFORMED,
                 "message": text.chars().take(1024).collect::<String>(),
                 "observedGeneration": generation,
                 "lastTransitionTime": Timestamp::now().to_string(),

@@ -10,6 +10,7 @@ use kube::runtime::controller::Action;
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{debug, warn};
+use wsfleet_crds::event;
 use wsfleet_crds::v1alpha1::{WebSocketCluster, WebSocketClusterStatus};
 
 use super::{Context, backoff, malformed};
@@ -124,7 +125,7 @@ async fn tell(
     if !ours && context.observer().memory.get(uid).failures == 0 {
         let draft = EventDraft {
             warning: true,
-            reason: "ApplyFailed",
+            reason: event::APPLY_FAILED,
             action: "Apply",
             note: error.to_string(),
         };

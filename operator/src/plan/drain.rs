@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use wsfleet_crds::admin::{DrainMode, GatewayPhase, GatewayState};
+use wsfleet_crds::event;
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::draft::{Draft, Marks, Pass, marks};
@@ -122,7 +123,7 @@ fn advance(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
             if pod.gateway.as_ref().is_some_and(|(at, _)| *at >= second_look) {
                 draft.delete(member, false);
                 let note = format!("{} holds no socket any more and is deleted", pod.name);
-                draft.event(false, "DrainCompleted", "Delete", note);
+                draft.event(false, event::DRAIN_COMPLETED, "Delete", note);
                 return;
             }
             draft.wake_in(until(second_look, pass.now).max(std::time::Duration::from_secs(1)));
@@ -156,7 +157,7 @@ fn advance(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
              drain.maxDisconnectPermille",
             pod.name
         );
-        draft.event(true, "DrainTimedOut", "Delete", note);
+        draft.event(true, event::DRAIN_TIMED_OUT, "Delete", note);
         return;
     }
     draft.wake_at(deadline, pass.now);
@@ -178,7 +179,7 @@ fn give_up_unreachable(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) 
         "{} does not answer for {limit} seconds and is deleted; it drains by itself",
         member.pod.name
     );
-    draft.event(true, "DrainTimedOut", "Delete", note);
+    draft.event(true, event::DRAIN_TIMED_OUT, "Delete", note);
     true
 }
 
@@ -214,7 +215,7 @@ fn terminating(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
             "{} was deleted by somebody else while it held {held} sockets; it is replaced",
             pod.name
         );
-        draft.event(true, "ForeignTermination", "Replace", note);
+        draft.event(true, event::FOREIGN_TERMINATION, "Replace", note);
     }
     let drain = &pass.cluster.spec.drain;
     let node_lost = pod
@@ -377,7 +378,7 @@ fn begin(pass: &Pass<'_>, member: &Member<'_>, empty: bool, draft: &mut Draft) {
             member.pod.name,
             member.known_connections()
         );
-        draft.event(false, "DrainStarted", "Drain", note);
+        draft.event(false, event::DRAIN_STARTED, "Drain", note);
     }
     let labels = marks([(labels::PHASE, Some(PodPhase::Draining.as_str().to_owned()))]);
     draft.mark(member.pod, labels, annotations);

@@ -1,6 +1,7 @@
 //! Events of the whole fleet: found by comparing the status with the one before, so that each transition is told once.
 
 use wsfleet_crds::condition::ConditionType;
+use wsfleet_crds::event;
 use wsfleet_crds::v1alpha1::{RolloutPhase, WebSocketClusterStatus};
 
 use super::draft::Draft;
@@ -21,53 +22,61 @@ pub(crate) fn transitions(
             ConditionType::HeadroomSufficient,
             "False",
             true,
-            "HeadroomInsufficient",
+            event::HEADROOM_INSUFFICIENT,
             "Drain",
         ),
         (
             ConditionType::MetricsAvailable,
             "False",
             true,
-            "MetricsLost",
+            event::METRICS_LOST,
             "Observe",
         ),
         (
             ConditionType::MetricsAvailable,
             "True",
             false,
-            "MetricsRecovered",
+            event::METRICS_RECOVERED,
             "Observe",
         ),
         (
             ConditionType::TemplateValid,
             "False",
             true,
-            "TemplateRejected",
+            event::TEMPLATE_REJECTED,
             "Validate",
         ),
         (
             ConditionType::ReferencesResolved,
             "False",
             true,
-            "SecretNotFound",
+            event::SECRET_NOT_FOUND,
             "Validate",
         ),
         (
             ConditionType::Progressing,
             "False",
             true,
-            "RolloutBlocked",
+            event::ROLLOUT_BLOCKED,
             "Rollout",
         ),
-        (ConditionType::Paused, "True", false, "RolloutPaused", "Pause"),
-        (ConditionType::Paused, "False", false, "RolloutResumed", "Resume"),
+        (
+            ConditionType::RolloutHealthy,
+            "Unknown",
+            true,
+            event::ROLLOUT_PAUSED,
+            "Pause",
+        ),
+        (ConditionType::Paused, "True", false, event::ROLLOUT_PAUSED, "Pause"),
+        (ConditionType::Paused, "False", false, event::ROLLOUT_RESUMED, "Resume"),
     ] {
         if kind == ConditionType::Progressing && failed_revision(now).is_some() {
             continue; // told by `failed`
         }
         let (old, new) = (value(before, kind), value(now, kind));
+        // what begins as unknown has not recovered
         let recovered =
-            bad == "False" || old.is_some_and(|(old, _)| old == "False" || kind == ConditionType::Paused);
+            bad != "True" || old.is_some_and(|(old, _)| old == "False" || kind == ConditionType::Paused);
         if let (Some((new, message)), true) = (new, recovered)
             && new == bad
             && old.is_some_and(|(old, _)| old != bad)
@@ -91,7 +100,7 @@ fn rollout(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft:
     {
         draft.event(
             false,
-            "RolloutStarted",
+            event::ROLLOUT_STARTED,
             "Rollout",
             format!("from revision {old} to {new}"),
         );
@@ -102,7 +111,7 @@ fn rollout(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft:
     {
         draft.event(
             false,
-            "RolloutCompleted",
+            event::ROLLOUT_COMPLETED,
             "Rollout",
             format!("the whole fleet runs revision {new}"),
         );
@@ -120,9 +129,9 @@ fn failed(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: 
     let phase = now.rollout.as_ref().map(|rollout| rollout.phase);
     let why = value(now, ConditionType::RolloutHealthy).map_or("", |(_, message)| message);
     let (reason, action) = if phase == Some(RolloutPhase::Paused) {
-        ("RolloutPaused", "Pause")
+        (event::ROLLOUT_PAUSED, "Pause")
     } else {
-        ("RolloutRolledBack", "Rollback")
+        (event::ROLLOUT_ROLLED_BACK, "Rollback")
     };
     draft.event(true, reason, action, format!("revision {revision} failed: {why}"));
 }
@@ -136,8 +145,8 @@ fn size(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &m
         .map(|raw| format!("; the sockets ask for {raw}"));
     let note = format!("from {old} to {new} gateways{}", because.unwrap_or_default());
     match new.cmp(&old) {
-        std::cmp::Ordering::Greater => draft.event(false, "ScaledUp", "Scale", note),
-        std::cmp::Ordering::Less => draft.event(false, "ScaledDown", "Scale", note),
+        std::cmp::Ordering::Greater => draft.event(false, event::SCALED_UP, "Scale", note),
+        std::cmp::Ordering::Less => draft.event(false, event::SCALED_DOWN, "Scale", note),
         std::cmp::Ordering::Equal => {}
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use wsfleet_crds::admin::{DrainMode, GatewayPhase};
+use wsfleet_crds::event;
 use wsfleet_crds::labels::{self, DrainReason};
 
 use super::autoscale;
@@ -84,7 +85,7 @@ fn end(pass: &Pass<'_>, draft: &mut Draft, why: &str) {
         // whoever waits for room looks again when they accept
         draft.too_full = None;
         let note = format!("all gateways accept again: {why}");
-        draft.event(false, "RebalanceStopped", "Rebalance", note);
+        draft.event(false, event::REBALANCE_STOPPED, "Rebalance", note);
     }
 }
 
@@ -116,7 +117,7 @@ fn begin(pass: &Pass<'_>, survey: &Survey<'_>, draft: &mut Draft) {
                 "{donors} gateways do not accept until the others have caught up: the fullest holds {full} sockets, the \
                  average is {mean}"
             );
-            draft.event(false, "RebalanceStarted", "Rebalance", note);
+            draft.event(false, event::REBALANCE_STARTED, "Rebalance", note);
         }
     }
 }
@@ -360,6 +361,6 @@ fn completed(survey: &Survey<'_>, draft: &mut Draft) {
         survey.fullest(),
         survey.mean()
     );
-    draft.event(false, "RebalanceCompleted", "Rebalance", note);
+    draft.event(false, event::REBALANCE_COMPLETED, "Rebalance", note);
     draft.wake_in(Duration::from_secs(1));
 }

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use wsfleet_crds::event;
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::action::Action;
@@ -73,7 +74,7 @@ fn take_back(
     for member in &candidates {
         uncordon(member, draft);
         let note = format!("{} stays after all and accepts again", member.pod.name);
-        draft.event(false, "Reclaimed", "Reclaim", note);
+        draft.event(false, event::RECLAIMED, "Reclaim", note);
     }
     candidates.len() as u32
 }
@@ -371,7 +372,7 @@ pub(super) fn cordon(pass: &Pass<'_>, member: &Member<'_>, reason: DrainReason, 
         let node = pod.node.as_ref().map_or("its node", |node| node.name.as_str());
         draft.event(
             false,
-            "NodeDrainDetected",
+            event::NODE_DRAIN_DETECTED,
             "Cordon",
             format!("{} leaves: {node} is being drained", pod.name),
         );

@@ -1,6 +1,7 @@
 //! The markers of a rollout: each is written when what it says has come true, and acted upon when it is seen.
 
 use wsfleet_crds::condition::reason::{ANALYSIS_FAILED, PROGRESS_DEADLINE_EXCEEDED};
+use wsfleet_crds::event;
 use wsfleet_crds::labels::{self, PodPhase};
 
 use super::{Stage, Verdict, judge};
@@ -70,7 +71,7 @@ pub(crate) fn advance(pass: &Pass<'_>, draft: &mut Draft) {
                     "revision {} has passed as a canary, the others follow",
                     revision.hash
                 );
-                draft.event(false, "CanaryPassed", "Rollout", note);
+                draft.event(false, event::CANARY_PASSED, "Rollout", note);
             }
         }
         _ => {}

@@ -200,6 +200,7 @@ fn a_query_fails_a_revision_passes_it_or_makes_it_wait() {
         assert_eq!(rollout(&world).failed_revision.is_some(), fails, "{answer:?}");
         if answer.is_err() {
             assert_eq!(world.condition("RolloutHealthy").1, "AnalysisInconclusive");
+            assert_eq!(world.told("RolloutPaused"), 1);
             assert_eq!(world.forced, 0);
         }
     }

@@ -1,12 +1,16 @@
 //! What the operator makes of a resource on a real API server, and that it mends what others break.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
 use wsfleet_crds::labels;
 use wsfleet_tests::fleet::{ANONYMOUS, Fleet, SOON, assert_controlled, manifest};
 use wsfleet_tests::operator::Operator;
@@ -170,6 +174,69 @@ async fn what_somebody_deletes_is_made_again() -> Result<()> {
             kept.name_any()
         );
     }
+    Ok(())
+}
+
+/// What was edited, in each of the ways that an apply alone would mend or not, is as it was, and then nothing is written.
+#[tokio::test]
+async fn what_somebody_edits_is_mended_and_then_left_alone() -> Result<()> {
+    let fleet = Fleet::new("objects").await?;
+    let operator = Operator::start(&fleet.namespace, "operator").await?;
+    operator.until_leading(SOON).await?;
+    fleet.apply(&manifest("chat", 1, ANONYMOUS)).await?;
+    fleet.until_pods("chat", 1).await?;
+    let services = fleet.namespace.api::<Service>();
+    let budgets = fleet.namespace.api::<PodDisruptionBudget>();
+    let service = services.get("chat").await?;
+    let spec = service.spec.clone().context("no spec")?;
+
+    for (what, edit) in [
+        (
+            "selector, type, and where its port leads",
+            json!({"spec": {"selector": {labels::ACCEPTING: "false", "track": "stable"}, "type": "NodePort",
+                "ports": [{"name": "ws", "port": 80, "targetPort": 81}]}}),
+        ),
+        ("its port", json!({"spec": {"ports": [{"name": "ws", "port": 81, "targetPort": "ws"}]}})),
+        ("its label", json!({"metadata": {"labels": {labels::MANAGED_BY: null}}})),
+    ] {
+        services.patch("chat", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+        let mended = fleet.namespace.until(what, SOON, async || {
+            let now = services.get("chat").await?;
+            ensure!(now.labels().contains_key(labels::MANAGED_BY), "{:?}", now.labels());
+            let now = now.spec.context("no spec")?;
+            ensure!(now.selector == spec.selector && now.ports == spec.ports && now.type_ == spec.type_, "{now:?}");
+            anyhow::Ok(())
+        });
+        mended.await?;
+    }
+    ensure!(services.get("chat").await?.uid() == service.uid(), "the Service was made anew");
+    let edit = json!({"spec": {"minAvailable": 0, "selector": {"matchLabels": {"app": "none"}}}});
+    budgets.patch("chat-draining", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+    let mended = fleet.namespace.until("the guard", SOON, async || {
+        let now = budgets.get("chat-draining").await?.spec.context("no spec")?;
+        let labels = now.selector.and_then(|selector| selector.match_labels).unwrap_or_default();
+        let is_ours = labels.len() == 2 && labels.contains_key(labels::PHASE);
+        ensure!(now.min_available == Some(IntOrString::Int(1_000_000)) && is_ours, "{labels:?}");
+        anyhow::Ok(())
+    });
+    mended.await?;
+
+    // longer than an apply that is followed by a difference would be put off
+    let versions = async || -> Result<_> {
+        let service = services.get("chat").await?.resource_version();
+        Ok((service, budgets.get("chat-draining").await?.resource_version()))
+    };
+    let patches = async || operator.metric("wsc_api_requests_total", &["verb=\"patch\"", "kind=\"services\""]).await;
+    let passes = async || operator.metric("wsc_reconcile_seconds_count", &[]).await;
+    let (before, made, began) = (versions().await?, patches().await?, passes().await?);
+    let later = Instant::now() + Duration::from_secs(7);
+    let watched = fleet.namespace.until("passes of seven seconds", SOON, async || {
+        ensure!(passes().await? >= began + 2.0 && Instant::now() > later, "too soon");
+        anyhow::Ok(())
+    });
+    watched.await?;
+    ensure!((versions().await?, patches().await?) == (before, made), "written again without a reason");
+    println!("{made} patches of the Service mended 3 edits, none followed");
     Ok(())
 }
 

@@ -62,6 +62,14 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
+    /// Whether the API server found the object invalid (422).
+    fn is_invalid(&self) -> bool {
+        let Self::Api { source, .. } = self else {
+            return false;
+        };
+        matches!(&**source, kube::Error::Api(status) if status.code == 422)
+    }
+
     /// Bounded label for metrics.
     pub const fn category(&self) -> &'static str {
         match self {

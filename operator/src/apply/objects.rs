@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -21,7 +22,8 @@ use wsfleet_crds::labels::{self, FIELD_MANAGER};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::{ApplyError, Pass};
-use crate::observe::model::OwnedKind;
+use crate::observe::model::{Applied, OwnedKind, OwnedView};
+use crate::plan::drift;
 use crate::plan::resources::secret::TOKEN_KEY;
 
 /// Random bytes of an admin token.
@@ -29,8 +31,32 @@ const TOKEN_BYTES: usize = 32;
 
 impl Pass<'_> {
     pub(super) async fn apply_service(&self, service: Service) -> Result<(), ApplyError> {
-        self.apply_whole(&service, OwnedKind::Service, "apply Service")
-            .await
+        let apply = || self.apply_whole(&service, OwnedKind::Service, "apply Service");
+        match apply().await {
+            // two ports of one name: somebody gave ours another number, and an apply takes no port of others away
+            Err(error) if error.is_invalid() && self.clear_ports(&service).await? => apply().await,
+            result => result,
+        }
+    }
+
+    /// Takes the ports away that are in the way of ours; false when there are none.
+    async fn clear_ports(&self, wanted: &Service) -> Result<bool, ApplyError> {
+        const ACTION: &str = "clear ports of the Service";
+        let name = wanted.name_any();
+        let api: Api<Service> = Api::namespaced(self.applier.client.clone(), &self.id.namespace);
+        let Some(live) = self.call(ACTION, api.get_opt(&name)).await? else {
+            return Ok(false);
+        };
+        let (wanted, object) = (OwnedView::of(wanted).object, OwnedView::of(&live).object);
+        let ports = drift::ports_beside(&wanted, &object);
+        if object["spec"]["ports"].as_array() == Some(&ports) {
+            return Ok(false);
+        }
+        let version = live.metadata.resource_version;
+        let patch = json!({"metadata": {"resourceVersion": version}, "spec": {"ports": ports}});
+        let (params, patch) = (patch_params(), Patch::Merge(&patch));
+        self.call(ACTION, api.patch(&name, &params, &patch)).await?;
+        Ok(true)
     }
 
     pub(super) async fn apply_budget(&self, budget: PodDisruptionBudget) -> Result<(), ApplyError> {
@@ -58,6 +84,7 @@ impl Pass<'_> {
             + DeserializeOwned,
     {
         let name = object.name_any();
+        let wanted = OwnedView::of(object);
         let api: Api<K> = Api::namespaced(self.applier.client.clone(), &self.id.namespace);
         let known = self.observed.owned.contains_key(&(kind, name.clone()));
         if !known && let Some(existing) = self.call(action, api.get_opt(&name)).await? {
@@ -67,16 +94,26 @@ impl Pass<'_> {
                     name,
                 });
             }
-            let hash = |object: &K| object.annotations().get(labels::APPLIED_HASH).cloned();
-            // the cache is behind: this very object was applied in the pass before
-            if hash(&existing).is_some() && hash(&existing) == hash(object) {
+            // the cache is behind: this very object was applied in the pass before, and nobody has edited it since
+            if drift::covers(&wanted.object, &OwnedView::of(&existing).object) {
                 return Ok(());
             }
         }
         info!(cluster = self.id.name, kind = %K::kind(&()), name, "apply");
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.call(action, api.patch(&name, &params, &Patch::Apply(object)))
+        let answer = self
+            .call(action, api.patch(&name, &params, &Patch::Apply(object)))
             .await?;
+        let answer = OwnedView::of(&answer).object;
+        // an admission policy may have made something else of it
+        let left = (!drift::covers(&wanted.object, &answer)).then(|| drift::digest(&answer));
+        let applied = Applied {
+            at: Timestamp::now(),
+            left,
+        };
+        self.applier.observer.memory.update(&self.id.uid, |remembered| {
+            remembered.applied.insert((kind, name), applied);
+        });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use wsfleet_crds::labels::DrainReason;
 use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStatus, WebSocketClusterStatus};
 
-use super::model::{DryRun, Lease};
+use super::model::{Applied, DryRun, Lease, OwnedKind};
 
 /// Memory of one resource.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Remembered {
     pub leases: BTreeMap<String, Lease>,
     /// Pods that hold too many sockets, by UID, and since when.
     pub crowded: BTreeMap<String, Timestamp>,
+    /// What came of the last apply of an owned object.
+    pub applied: BTreeMap<(OwnedKind, String), Applied>,
     /// What the rollout under way, or the last one, has cost.
     pub cost: RolloutCost,
     /// Passes that failed since the last that did not.

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
+use serde::Serialize;
 use thiserror::Error;
 use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{AutoscalingMode, MetricsSource, SecretKeyRef, WebSocketCluster};
@@ -27,7 +27,7 @@ use crate::leader::Term;
 use crate::plan::resources::secret::admin_token_ref;
 use crate::plan::revision::markers;
 use memory::Memory;
-use model::{MetricsView, MissingReference, Observed, OwnedKind, PodView, RevisionView};
+use model::{MetricsView, MissingReference, Observed, OwnedKind, OwnedView, PodView, RevisionView};
 use samples::Samples;
 use secrets::{Secrets, Token};
 use stores::{NodeStore, Stores};
@@ -133,6 +133,7 @@ impl Observer {
         Ok(Observed {
             revisions: self.revisions(&id),
             owned: self.owned(&id),
+            applied: remembered.applied,
             admin_token: self.admin_token_exists(&id, cluster).await?,
             missing_references,
             dry_run: remembered.dry_run,
@@ -185,7 +186,7 @@ impl Observer {
             .collect()
     }
 
-    fn owned(&self, id: &Identity) -> BTreeMap<(OwnedKind, String), String> {
+    fn owned(&self, id: &Identity) -> BTreeMap<(OwnedKind, String), OwnedView> {
         let mut owned = BTreeMap::new();
         collect(&mut owned, &self.stores.services, OwnedKind::Service, id);
         collect(
@@ -276,25 +277,19 @@ fn references(cluster: &WebSocketCluster) -> Vec<(&'static str, &str, &str)> {
 }
 
 fn collect<K>(
-    owned: &mut BTreeMap<(OwnedKind, String), String>,
-    store: &Store<PartialObjectMeta<K>>,
+    owned: &mut BTreeMap<(OwnedKind, String), OwnedView>,
+    store: &Store<K>,
     kind: OwnedKind,
     id: &Identity,
 ) where
-    PartialObjectMeta<K>: Resource<DynamicType = ()> + Clone,
-    K: 'static,
+    K: Resource<DynamicType = ()> + Clone + Serialize + 'static,
 {
     for object in store.state_filter(|object| id.owns(object)) {
         // deleted by somebody, and kept for a moment by a finalizer: not there
         if object.meta().deletion_timestamp.is_some() {
             continue;
         }
-        let hash = object
-            .annotations()
-            .get(labels::APPLIED_HASH)
-            .cloned()
-            .unwrap_or_default();
-        owned.insert((kind, object.name_any()), hash);
+        owned.insert((kind, object.name_any()), OwnedView::of(&*object));
     }
 }
 

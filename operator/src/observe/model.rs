@@ -4,10 +4,14 @@
 //! at which it was taken so that the planner decides what is fresh.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube::Resource;
+use serde::Serialize;
+use serde_json::Value;
 use wsfleet_crds::admin::{GatewayHealth, GatewayState};
-use wsfleet_crds::labels::{DrainReason, PodPhase};
+use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::memory::RolloutCost;
 use crate::plan::RolloutMarkers;
@@ -20,8 +24,10 @@ pub struct Observed {
     pub pods: Vec<PodView>,
     /// The resource's ControllerRevisions.
     pub revisions: Vec<RevisionView>,
-    /// Applied-hash annotation of each owned object that exists, by kind and name (Service, PodDisruptionBudget).
-    pub owned: BTreeMap<(OwnedKind, String), String>,
+    /// Each owned object that exists, by kind and name (Service, PodDisruptionBudget).
+    pub owned: BTreeMap<(OwnedKind, String), OwnedView>,
+    /// What came of the last apply of an owned object in this process.
+    pub applied: BTreeMap<(OwnedKind, String), Applied>,
     /// Whether the Secret with the gateways' admin token exists.
     pub admin_token: bool,
     /// Secrets that the specification refers to and that are missing, as `name/key`, with the field's path.
@@ -52,6 +58,37 @@ pub enum OwnedKind {
     Service,
     /// One of the two budgets.
     PodDisruptionBudget,
+}
+
+/// An owned object as it is now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedView {
+    /// Its annotation with the hash of what was last applied; empty when it has none.
+    pub hash: String,
+    /// All of it but its status.
+    pub object: Arc<Value>,
+}
+
+impl OwnedView {
+    /// What there is of `object`.
+    pub fn of<K: Resource + Serialize>(object: &K) -> Self {
+        let annotations = object.meta().annotations.as_ref();
+        let hash = annotations.and_then(|annotations| annotations.get(labels::APPLIED_HASH));
+        Self {
+            hash: hash.cloned().unwrap_or_default(),
+            // an object that came from an API server, or was made to go there, is JSON
+            object: Arc::new(serde_json::to_value(object).unwrap_or_default()),
+        }
+    }
+}
+
+/// What came of an apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// When.
+    pub at: Timestamp,
+    /// Digest of what the API server made of it, where that is not what was wanted: applying it again changes nothing.
+    pub left: Option<String>,
 }
 
 /// A Secret key that the specification names and that does not exist.

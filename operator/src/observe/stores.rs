@@ -1,7 +1,7 @@
 //! The watches: one per kind, each feeding a cache and saying which resources to look at again.
 //!
 //! Only objects with the operator's label are watched, and only what is read of them is kept: of pods the metadata, the
-//! status, the node's name and the gateway's ports; of Services and budgets the metadata; of nodes what tells whether
+//! status, the node's name and the gateway's ports; of Services and budgets all but the status; of nodes what tells whether
 //! they are well.
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,7 +13,6 @@ use futures::StreamExt;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod, PodSpec, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::store::Writer;
@@ -64,10 +63,10 @@ impl Triggers {
 pub struct Stores {
     /// Gateway pods.
     pub pods: Store<Pod>,
-    /// Managed Services, metadata only.
-    pub services: Store<PartialObjectMeta<Service>>,
-    /// Managed budgets, metadata only.
-    pub budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+    /// Managed Services.
+    pub services: Store<Service>,
+    /// Managed budgets.
+    pub budgets: Store<PodDisruptionBudget>,
     /// Revisions.
     pub revisions: Store<ControllerRevision>,
     filled: Vec<Filled>,
@@ -100,14 +99,14 @@ impl Stores {
         let (services, services_filled) = feed(
             scoped(client, namespace),
             config.clone(),
-            prune_meta,
+            prune_service,
             triggers,
             tasks,
         );
         let (budgets, budgets_filled) = feed(
             scoped(client, namespace),
             config.clone(),
-            prune_meta,
+            prune_budget,
             triggers,
             tasks,
         );
@@ -191,6 +190,16 @@ fn root_of<K: Resource>(object: &K) -> Option<RootRef> {
 
 fn prune_meta<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
+}
+
+fn prune_service(service: &mut Service) {
+    prune_meta(service);
+    service.status = None;
+}
+
+fn prune_budget(budget: &mut PodDisruptionBudget) {
+    prune_meta(budget);
+    budget.status = None;
 }
 
 fn prune_pod(pod: &mut Pod) {

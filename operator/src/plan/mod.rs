@@ -17,6 +17,7 @@ pub mod budget;
 mod conditions;
 mod draft;
 mod drain;
+pub(crate) mod drift;
 mod events;
 mod fleet;
 mod gate;

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelectorRequirement, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::time::{Millis, whole};
-use crate::observe::model::{DrainMarkers, OwnedKind, PodView, RevisionView, Shedding};
+use crate::observe::model::{DrainMarkers, OwnedKind, OwnedView, PodView, RevisionView, Shedding};
 use crate::plan::RolloutMarkers;
 
 /// Labels or annotations of a patch.
@@ -44,7 +46,7 @@ pub(crate) struct Object {
 pub(crate) struct Api {
     pub(crate) pods: BTreeMap<String, Object>,
     pub(crate) revisions: Vec<RevisionView>,
-    pub(crate) owned: BTreeMap<(OwnedKind, String), String>,
+    pub(crate) owned: BTreeMap<(OwnedKind, String), OwnedView>,
     pub(crate) budgets: BTreeMap<String, PodDisruptionBudget>,
     pub(crate) admin_token: bool,
     pub(crate) journal: Vec<Change>,
@@ -130,15 +132,9 @@ impl Api {
     }
 
     /// Remembers what was applied of an owned object.
-    pub(crate) fn own(&mut self, kind: OwnedKind, meta: &ObjectMeta) {
-        let hash = meta
-            .annotations
-            .as_ref()
-            .and_then(|annotations| annotations.get(labels::APPLIED_HASH))
-            .cloned()
-            .unwrap_or_default();
+    pub(crate) fn own<K: Resource + Serialize>(&mut self, kind: OwnedKind, object: &K) {
         self.owned
-            .insert((kind, meta.name.clone().unwrap_or_default()), hash);
+            .insert((kind, object.name_any()), OwnedView::of(object));
     }
 
     /// How many budgets the pod `view` of cluster `cluster` matches: an eviction fails for good at two.

@@ -158,6 +158,7 @@ impl Leader {
             pods,
             revisions: api.revisions.clone(),
             owned: api.owned.clone(),
+            applied: BTreeMap::new(),
             admin_token: api.admin_token,
             missing_references: Vec::new(),
             dry_run: self.dry_run.clone(),

@@ -163,9 +163,9 @@ impl World {
         let now = self.now;
         let mut written = None;
         match action {
-            Action::ApplyService(object) => self.api.own(OwnedKind::Service, &object.metadata),
+            Action::ApplyService(object) => self.api.own(OwnedKind::Service, &*object),
             Action::ApplyBudget(object) => {
-                self.api.own(OwnedKind::PodDisruptionBudget, &object.metadata);
+                self.api.own(OwnedKind::PodDisruptionBudget, &*object);
                 let name = object.metadata.name.clone().unwrap_or_default();
                 self.api.budgets.insert(name, *object);
             }

@@ -4,6 +4,7 @@ mod analysis;
 mod autoscaling;
 mod course;
 mod lifecycle;
+mod owned;
 mod properties;
 mod rebalance;
 mod rollout;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, ResourceExt};
+use serde::Serialize;
 use wsfleet_crds::admin::{DrainMode, DrainRequest, GatewayPhase};
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 use wsfleet_crds::v1alpha1::RolloutStrategy;
 
 use super::{SimPod, Timestamp, World};
-use crate::observe::model::{DrainMarkers, DryRun, OwnedKind, PodView, RevisionView, Shedding};
+use crate::observe::model::{Applied, DrainMarkers, DryRun, OwnedKind, OwnedView, PodView, RevisionView, Shedding};
 use crate::plan::{Action, CLOSE_CODE, MIN_AGE_SECONDS, budget};
 
 impl World {
@@ -26,8 +28,8 @@ impl World {
         let is_call = matches!(action, Action::Drain { .. } | Action::DryRunPod { .. });
         self.writes += u64::from(!is_call);
         match action {
-            Action::ApplyService(object) => self.own(OwnedKind::Service, &object.metadata),
-            Action::ApplyBudget(object) => self.own(OwnedKind::PodDisruptionBudget, &object.metadata),
+            Action::ApplyService(object) => self.own(OwnedKind::Service, &*object),
+            Action::ApplyBudget(object) => self.own(OwnedKind::PodDisruptionBudget, &*object),
             Action::CreateAdminToken(_) => self.observed.admin_token = true,
             Action::CreateRevision(object) => {
                 self.observed
@@ -100,11 +102,14 @@ impl World {
         }
     }
 
-    fn own(&mut self, kind: OwnedKind, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) {
-        let hash = meta.annotations.as_ref().unwrap()[labels::APPLIED_HASH].clone();
-        self.observed
-            .owned
-            .insert((kind, meta.name.clone().unwrap()), hash);
+    fn own<K: Resource + Serialize>(&mut self, kind: OwnedKind, object: &K) {
+        let key = (kind, object.name_any());
+        let applied = Applied {
+            at: self.now,
+            left: None,
+        };
+        self.observed.applied.insert(key.clone(), applied);
+        self.observed.owned.insert(key, OwnedView::of(object));
     }
 
     fn create(&mut self, pod: &Pod) {

@@ -141,7 +141,9 @@ pub(crate) mod tests {
 
     /// Values of the string constants in a source.
     pub(crate) fn constants(source: &str) -> BTreeSet<&str> {
-        let constants = source.lines().filter(|line| line.trim().starts_with("pub const "));
+        let constants = source
+            .lines()
+            .filter(|line| line.trim().starts_with("pub const "));
         constants.filter_map(|line| line.split('"').nth(1)).collect()
     }
 
@@ -162,7 +164,10 @@ pub(crate) mod tests {
         let text = include_str!("../../docs/operations.md");
         let types: BTreeSet<_> = ConditionType::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(words_in_column(text, "## Conditions", 0), types);
-        assert_eq!(words_in_column(text, "## Conditions", 1), constants(include_str!("condition.rs")));
+        assert_eq!(
+            words_in_column(text, "## Conditions", 1),
+            constants(include_str!("condition.rs"))
+        );
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub const DRAIN_DEADLINE: &str = "wsfleet.dev/drain-deadline";
 pub const DRAIN_INITIAL: &str = "wsfleet.dev/drain-initial";
 /// Annotation of pods: RFC 3339 time at which no socket was left.
 pub const DRAINED_AT: &str = "wsfleet.dev/drained-at";
+/// Annotation of pods: RFC 3339 time since which the node is known to be drained.
+pub const NODE_DRAIN_SINCE: &str = "wsfleet.dev/node-drain-since";
 /// Annotation of pods that hold many more sockets than the others: RFC 3339 time at which it was decided to close some.
 pub const SHEDDING_SINCE: &str = "wsfleet.dev/shedding-since";
 /// Annotation of such pods: how many sockets they keep at least, the average of then.

@@ -196,27 +196,53 @@ async fn what_somebody_edits_is_mended_and_then_left_alone() -> Result<()> {
             json!({"spec": {"selector": {labels::ACCEPTING: "false", "track": "stable"}, "type": "NodePort",
                 "ports": [{"name": "ws", "port": 80, "targetPort": 81}]}}),
         ),
-        ("its port", json!({"spec": {"ports": [{"name": "ws", "port": 81, "targetPort": "ws"}]}})),
-        ("its label", json!({"metadata": {"labels": {labels::MANAGED_BY: null}}})),
+        (
+            "its port",
+            json!({"spec": {"ports": [{"name": "ws", "port": 81, "targetPort": "ws"}]}}),
+        ),
+        (
+            "its label",
+            json!({"metadata": {"labels": {labels::MANAGED_BY: null}}}),
+        ),
     ] {
-        services.patch("chat", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+        services
+            .patch("chat", &PatchParams::default(), &Patch::Merge(&edit))
+            .await?;
         let mended = fleet.namespace.until(what, SOON, async || {
             let now = services.get("chat").await?;
-            ensure!(now.labels().contains_key(labels::MANAGED_BY), "{:?}", now.labels());
+            ensure!(
+                now.labels().contains_key(labels::MANAGED_BY),
+                "{:?}",
+                now.labels()
+            );
             let now = now.spec.context("no spec")?;
-            ensure!(now.selector == spec.selector && now.ports == spec.ports && now.type_ == spec.type_, "{now:?}");
+            ensure!(
+                now.selector == spec.selector && now.ports == spec.ports && now.type_ == spec.type_,
+                "{now:?}"
+            );
             anyhow::Ok(())
         });
         mended.await?;
     }
-    ensure!(services.get("chat").await?.uid() == service.uid(), "the Service was made anew");
+    ensure!(
+        services.get("chat").await?.uid() == service.uid(),
+        "the Service was made anew"
+    );
     let edit = json!({"spec": {"minAvailable": 0, "selector": {"matchLabels": {"app": "none"}}}});
-    budgets.patch("chat-draining", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+    budgets
+        .patch("chat-draining", &PatchParams::default(), &Patch::Merge(&edit))
+        .await?;
     let mended = fleet.namespace.until("the guard", SOON, async || {
         let now = budgets.get("chat-draining").await?.spec.context("no spec")?;
-        let labels = now.selector.and_then(|selector| selector.match_labels).unwrap_or_default();
+        let labels = now
+            .selector
+            .and_then(|selector| selector.match_labels)
+            .unwrap_or_default();
         let is_ours = labels.len() == 2 && labels.contains_key(labels::PHASE);
-        ensure!(now.min_available == Some(IntOrString::Int(1_000_000)) && is_ours, "{labels:?}");
+        ensure!(
+            now.min_available == Some(IntOrString::Int(1_000_000)) && is_ours,
+            "{labels:?}"
+        );
         anyhow::Ok(())
     });
     mended.await?;
@@ -226,16 +252,26 @@ async fn what_somebody_edits_is_mended_and_then_left_alone() -> Result<()> {
         let service = services.get("chat").await?.resource_version();
         Ok((service, budgets.get("chat-draining").await?.resource_version()))
     };
-    let patches = async || operator.metric("wsc_api_requests_total", &["verb=\"patch\"", "kind=\"services\""]).await;
+    let patches = async || {
+        operator
+            .metric("wsc_api_requests_total", &["verb=\"patch\"", "kind=\"services\""])
+            .await
+    };
     let passes = async || operator.metric("wsc_reconcile_seconds_count", &[]).await;
     let (before, made, began) = (versions().await?, patches().await?, passes().await?);
     let later = Instant::now() + Duration::from_secs(7);
     let watched = fleet.namespace.until("passes of seven seconds", SOON, async || {
-        ensure!(passes().await? >= began + 2.0 && Instant::now() > later, "too soon");
+        ensure!(
+            passes().await? >= began + 2.0 && Instant::now() > later,
+            "too soon"
+        );
         anyhow::Ok(())
     });
     watched.await?;
-    ensure!((versions().await?, patches().await?) == (before, made), "written again without a reason");
+    ensure!(
+        (versions().await?, patches().await?) == (before, made),
+        "written again without a reason"
+    );
     println!("{made} patches of the Service mended 3 edits, none followed");
     Ok(())
 }

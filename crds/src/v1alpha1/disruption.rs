@@ -24,6 +24,12 @@ pub struct DisruptionSpec {
     #[serde(default = "default_drain_taints")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub drain_taints: Vec<String>,
+    /// Seconds from the cordon or taint of a node until the gateways on it are gone, whatever room the others have. Default
+    /// 900. Those that still wait for room begin to drain drain.timeoutSeconds and drain.settleSeconds before that; what is
+    /// left at the end is deleted, and closes its sockets within its grace period.
+    #[serde(default = "int::<900>")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub node_drain_timeout_seconds: u32,
 }
 
 /// What an eviction may do.
@@ -52,6 +58,7 @@ impl Default for DisruptionSpec {
             mode: DisruptionMode::default(),
             max_unavailable: 1,
             drain_taints: default_drain_taints(),
+            node_drain_timeout_seconds: 900,
         }
     }
 }

@@ -38,7 +38,11 @@ const ROWS: [Row; 10] = [
     (
         "wsc_skew_ratio",
         "How far the fullest pod is above the average, as a share of the average",
-        |status| status.connections.map(|connections| ratio(connections.skew_percent)),
+        |status| {
+            status
+                .connections
+                .map(|connections| ratio(connections.skew_percent))
+        },
     ),
     (
         "wsc_utilization_ratio",
@@ -65,7 +69,12 @@ const ROWS: [Row; 10] = [
     (
         "wsc_autoscaler_limited_replicas",
         "Gateway pods that the autoscaler chose, within minReplicas, maxReplicas and its rates",
-        |status| status.autoscaling.as_ref().map(|_| status.desired_replicas.into()),
+        |status| {
+            status
+                .autoscaling
+                .as_ref()
+                .map(|_| status.desired_replicas.into())
+        },
     ),
 ];
 

@@ -256,11 +256,19 @@ mod tests {
         };
         metrics.show_cluster("ns", "chat", &unknown, 3);
         let shown = metrics.render().unwrap();
-        for name in ["wsc_connections", "wsc_skew_ratio", "wsc_utilization_ratio", "wsc_autoscaler_"] {
+        for name in [
+            "wsc_connections",
+            "wsc_skew_ratio",
+            "wsc_utilization_ratio",
+            "wsc_autoscaler_",
+        ] {
             let is_series = |line: &str| line.starts_with(name);
             assert!(!shown.lines().any(is_series), "{name} is shown:\n{shown}");
         }
-        assert!(shown.contains("wsc_metrics_stale_pods{name=\"chat\",namespace=\"ns\"} 3"), "{shown}");
+        assert!(
+            shown.contains("wsc_metrics_stale_pods{name=\"chat\",namespace=\"ns\"} 3"),
+            "{shown}"
+        );
     }
 
     /// Names, kinds and labels, as docs/metrics.md has them in a table: `| name | kind | labels | …`.
@@ -271,9 +279,8 @@ mod tests {
             .collectors()
             .iter()
             .flat_map(|collector| {
-                let of = |desc: &&prometheus::core::Desc| {
-                    (desc.fq_name.clone(), desc.variable_labels.join(", "))
-                };
+                let of =
+                    |desc: &&prometheus::core::Desc| (desc.fq_name.clone(), desc.variable_labels.join(", "));
                 collector.desc().iter().map(of).collect::<Vec<_>>()
             })
             .collect();

@@ -148,6 +148,8 @@ pub struct PodView {
     pub node: Option<NodeView>,
     /// `status.podIP`.
     pub ip: Option<String>,
+    /// Since when its node is known to be drained.
+    pub node_drain_since: Option<Timestamp>,
     /// Drain markers, present from the cordon on.
     pub drain: Option<DrainMarkers>,
     /// What the gateway itself said last, and when.

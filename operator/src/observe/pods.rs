@@ -48,6 +48,10 @@ pub fn view(pod: &Pod, node: Option<NodeView>, sample: Option<Sample>) -> Option
         waiting: waiting(pod, gateway),
         node,
         ip: status.and_then(|status| status.pod_ip.clone()),
+        node_drain_since: pod
+            .annotations()
+            .get(labels::NODE_DRAIN_SINCE)
+            .and_then(|text| text.parse().ok()),
         drain: drain_markers(pod),
         gateway: sample.state,
         health: sample.health,

@@ -1,5 +1,7 @@
 //! From cordoned to gone, one marker at a time; every marker is on the pod before its side effect happens.
 
+mod gone;
+
 use std::collections::BTreeSet;
 
 use wsfleet_crds::admin::{DrainMode, GatewayPhase, GatewayState};
@@ -9,7 +11,8 @@ use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
 use super::headroom::{returning, room};
-use super::replace::{FAILED_SECONDS, concurrency, spare};
+use super::node_drain;
+use super::replace::{concurrency, spare};
 use super::steer;
 use super::time::{after, has_passed, text, until};
 use crate::observe::model::{DrainMarkers, PodView};
@@ -30,8 +33,8 @@ pub(crate) fn drain(pass: &Pass<'_>, draft: &mut Draft) {
             // does not leave: see `rebalance`
             State::Donor => {}
             State::Draining => advance(pass, member, draft),
-            State::Terminating => terminating(pass, member, draft),
-            State::Gone => remove_gone(pass, member, draft),
+            State::Terminating => gone::terminating(pass, member, draft),
+            State::Gone => gone::remove(pass, member, draft),
         }
     }
     admit(pass, draft);
@@ -183,71 +186,6 @@ fn give_up_unreachable(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) 
     true
 }
 
-/// A pod that somebody else deleted: taken out of the Service at once, announced once.
-fn terminating(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let pod = member.pod;
-    let stayed = member
-        .reason()
-        .is_none_or(|reason| reason == DrainReason::Rebalance);
-    if stayed && !member.never_served() {
-        let annotations = marks([
-            (labels::CORDONED_AT, Some(text(pass.now))),
-            (
-                labels::DRAIN_REASON,
-                Some(DrainReason::Replace.as_str().to_owned()),
-            ),
-            (
-                labels::DRAIN_ID,
-                Some(format!("{}-{}", pod.uid, pass.now.as_second())),
-            ),
-            (labels::SHEDDING_SINCE, None),
-            (labels::SHED_TO, None),
-        ]);
-        draft.mark(
-            pod,
-            marks([(labels::ACCEPTING, Some("false".to_owned()))]),
-            annotations,
-        );
-        let held = member
-            .connections
-            .map_or_else(|| "?".to_owned(), |held| held.to_string());
-        let note = format!(
-            "{} was deleted by somebody else while it held {held} sockets; it is replaced",
-            pod.name
-        );
-        draft.event(true, event::FOREIGN_TERMINATION, "Replace", note);
-    }
-    let drain = &pass.cluster.spec.drain;
-    let node_lost = pod
-        .node
-        .as_ref()
-        .is_some_and(|node| node.not_ready_since.is_some());
-    if let (Some(since), true) = (pod.deleting_since, node_lost) {
-        // nobody is there to end the grace period
-        let over = after(
-            since,
-            drain
-                .timeout_seconds
-                .saturating_add(drain.termination_margin_seconds),
-        );
-        if over <= pass.now {
-            draft.delete(member, true);
-        } else {
-            draft.wake_at(over, pass.now);
-        }
-    }
-}
-
-/// Deletes the record of a pod that is gone; one that failed as soon as it was made keeps its place for a while.
-fn remove_gone(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let keep_until = after(member.pod.created_at, FAILED_SECONDS);
-    if member.pod.finished && keep_until > pass.now {
-        draft.wake_at(keep_until, pass.now);
-    } else {
-        draft.delete(member, false);
-    }
-}
-
 /// Lets cordoned pods begin to drain, most urgent first, as far as every rule allows.
 fn admit(pass: &Pass<'_>, draft: &mut Draft) {
     let mut waiting: Vec<_> = pass
@@ -331,6 +269,10 @@ fn admit_one(
     draft: &mut Draft,
 ) {
     let empty = is_empty(member.pod, markers);
+    if !empty && member.connections.is_some() && node_drain::is_urgent(pass, member) {
+        return begin(pass, member, empty, draft);
+    }
+    node_drain::wake(pass, member, draft);
     if member.available && spare(pass, markers.reason) <= admitted.available {
         return;
     }
@@ -363,6 +305,7 @@ fn must_fit(pass: &Pass<'_>, reason: DrainReason) -> bool {
 
 fn begin(pass: &Pass<'_>, member: &Member<'_>, empty: bool, draft: &mut Draft) {
     let deadline = after(pass.now, pass.cluster.spec.drain.timeout_seconds);
+    let deadline = node_drain::end(pass, member).map_or(deadline, |end| deadline.min(end));
     let mut annotations = marks([
         (labels::DRAIN_DEADLINE, Some(text(deadline))),
         (

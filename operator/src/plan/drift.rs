@@ -62,7 +62,10 @@ pub(crate) fn ports_beside(wanted: &Value, live: &Value) -> Vec<Value> {
         let clashes = |our: &Value| our["name"] == port["name"] || is_same(&["port", "protocol"], our, port);
         ours.iter().any(clashes)
     };
-    let rest: Vec<_> = list(live).into_iter().filter(|port| !is_in_the_way(port)).collect();
+    let rest: Vec<_> = list(live)
+        .into_iter()
+        .filter(|port| !is_in_the_way(port))
+        .collect();
     ours.into_iter().chain(rest).collect()
 }
 
@@ -109,7 +112,10 @@ mod tests {
         assert!(covers(&service(), &live(json!({}))));
         let other_port = json!({"name": "metrics", "port": 9090, "protocol": "TCP"});
         let mut with_another = live(json!({}));
-        with_another["spec"]["ports"].as_array_mut().unwrap().insert(0, other_port);
+        with_another["spec"]["ports"]
+            .as_array_mut()
+            .unwrap()
+            .insert(0, other_port);
         assert!(covers(&service(), &with_another));
         for edit in [
             json!({"spec": {"selector": {"accepting": "false"}}}),

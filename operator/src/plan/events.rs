@@ -67,8 +67,20 @@ pub(crate) fn transitions(
             event::ROLLOUT_PAUSED,
             "Pause",
         ),
-        (ConditionType::Paused, "True", false, event::ROLLOUT_PAUSED, "Pause"),
-        (ConditionType::Paused, "False", false, event::ROLLOUT_RESUMED, "Resume"),
+        (
+            ConditionType::Paused,
+            "True",
+            false,
+            event::ROLLOUT_PAUSED,
+            "Pause",
+        ),
+        (
+            ConditionType::Paused,
+            "False",
+            false,
+            event::ROLLOUT_RESUMED,
+            "Resume",
+        ),
     ] {
         if kind == ConditionType::Progressing && failed_revision(now).is_some() {
             continue; // told by `failed`

@@ -63,9 +63,8 @@ impl Member<'_> {
         let markers = self.pod.drain.as_ref();
         self.is_leaving()
             && self.pod.ready_since.is_some()
-            && markers.is_some_and(|markers| {
-                markers.drained_at.is_none() && !has_passed(markers.deadline, now)
-            })
+            && markers
+                .is_some_and(|markers| markers.drained_at.is_none() && !has_passed(markers.deadline, now))
     }
 
     /// Neither gone nor on its way out by a delete.

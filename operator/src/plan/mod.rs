@@ -22,6 +22,7 @@ mod events;
 mod fleet;
 mod gate;
 mod headroom;
+mod node_drain;
 mod owned;
 mod progress;
 mod rebalance;
@@ -115,6 +116,7 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
         replace::replace(&pass, &mut draft);
         drain::drain(&pass, &mut draft);
         rebalance::rebalance(&pass, &mut draft);
+        node_drain::note(&pass, &mut draft);
         budget::grant(&pass, &mut draft);
     }
     finish(&pass, draft)

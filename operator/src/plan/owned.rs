@@ -59,7 +59,12 @@ pub(crate) fn keep(pass: &Pass<'_>, draft: &mut Draft) {
 fn differs<K: Resource + Serialize>(pass: &Pass<'_>, kind: OwnedKind, wanted: &K, draft: &mut Draft) -> bool {
     let key = (kind, wanted.name_any());
     let wanted = OwnedView::of(wanted);
-    let Some(live) = pass.observed.owned.get(&key).filter(|live| live.hash == wanted.hash) else {
+    let Some(live) = pass
+        .observed
+        .owned
+        .get(&key)
+        .filter(|live| live.hash == wanted.hash)
+    else {
         return true;
     };
     if drift::covers(&wanted.object, &live.object) {

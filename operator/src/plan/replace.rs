@@ -15,6 +15,7 @@ use super::autoscale;
 use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
 use super::headroom::{is_recipient, places, returning, room};
+use super::node_drain;
 use super::resources::pod::pod;
 use super::steer;
 use super::time::{after, text};
@@ -91,7 +92,8 @@ fn accept_again(pass: &Pass<'_>, draft: &mut Draft) {
     // an empty one may go whatever comes: see `partial`
     let waiting = |member: &Member<'_>| {
         let is_spent = full && member.connections == Some(0);
-        member.state == State::Cordoned && member.available && member.must_go.is_some() && !is_spent
+        let may_wait = !is_spent && !node_drain::is_urgent(pass, member);
+        member.state == State::Cordoned && member.available && member.must_go.is_some() && may_wait
     };
     for member in pass.fleet.filter(waiting) {
         uncordon(member, draft);
@@ -177,8 +179,10 @@ fn create(pass: &Pass<'_>, missing: [(Age, u32); 2], draft: &mut Draft) {
 /// Cordons pods that must go. All of them as soon as those that stay have room for what the first drains and a minute's
 /// arrivals bring: then no client is moved onto a pod that goes next (decision D10). Otherwise as few as the drains need.
 fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
+    cordon_urgent(pass, draft);
     let outgoing = |member: &Member<'_>| member.state == State::Staying && member.must_go.is_some();
     let mut victims: Vec<_> = pass.fleet.filter(outgoing).collect();
+    victims.retain(|member| !draft.changed.contains(&member.pod.name));
     if !pass.gate.is_open() {
         // what leaves its node is replaced by the revision before, if there is one
         let is_node = |member: &&Member<'_>| member.must_go == Some(DrainReason::NodeDrain);
@@ -216,6 +220,17 @@ fn cordon_outgoing(pass: &Pass<'_>, draft: &mut Draft) {
             member.must_go.unwrap_or(DrainReason::Rollout),
             draft,
         );
+    }
+}
+
+/// Cordons what must leave its node now, whatever room there is.
+fn cordon_urgent(pass: &Pass<'_>, draft: &mut Draft) {
+    for member in pass.fleet.filter(|member| member.state == State::Staying) {
+        if node_drain::is_urgent(pass, member) && !member.never_served() {
+            cordon(pass, member, DrainReason::NodeDrain, draft);
+        } else {
+            node_drain::wake(pass, member, draft);
+        }
     }
 }
 
@@ -368,13 +383,4 @@ pub(super) fn cordon(pass: &Pass<'_>, member: &Member<'_>, reason: DrainReason, 
         ]),
     );
     draft.changed.insert(pod.name.clone());
-    if reason == DrainReason::NodeDrain {
-        let node = pod.node.as_ref().map_or("its node", |node| node.name.as_str());
-        draft.event(
-            false,
-            event::NODE_DRAIN_DETECTED,
-            "Cordon",
-            format!("{} leaves: {node} is being drained", pod.name),
-        );
-    }
 }

@@ -197,6 +197,7 @@ pub(crate) fn created(pod: &Pod, uid: String, now: Millis) -> Option<PodView> {
         waiting: None,
         node: None,
         ip: None,
+        node_drain_since: None,
         drain: None,
         gateway: None,
         health: Vec::new(),
@@ -228,6 +229,9 @@ pub(crate) fn mark(view: &mut PodView, labels: &Marks, annotations: &Marks) {
     }
     let text = |key: &str| annotations.get(key).and_then(Option::as_deref);
     let time = |key: &str| text(key).and_then(|text| text.parse::<Timestamp>().ok());
+    if annotations.contains_key(labels::NODE_DRAIN_SINCE) {
+        view.node_drain_since = time(labels::NODE_DRAIN_SINCE);
+    }
     if annotations.contains_key(labels::CORDONED_AT) {
         // what a patch does not name stays
         let before = view.drain.take();

@@ -220,6 +220,55 @@ fn pods_on_a_node_that_is_drained_are_replaced_first_and_drained_then() {
     assert_eq!(world.told("NodeDrainDetected"), on_a);
 }
 
+/// No other pod has room, and none comes up: the drain waits until the node's time is nearly over, and not longer.
+#[test]
+fn a_node_is_empty_when_its_time_is_over_whatever_room_the_others_have() {
+    for mode in ["Strict", "Cooperative"] {
+        let spec = json!({
+            "replicas": 3, "drain": {"timeoutSeconds": 60, "maxDisconnectPermille": 20},
+            "disruption": {"mode": mode, "nodeDrainTimeoutSeconds": 200},
+        });
+        let mut world = World::settled(&spec, 2_700);
+        world.start_seconds = 10_000;
+        let on_a = |world: &World| {
+            let is_there = |pod: &&super::world::SimPod| {
+                pod.view.node.as_ref().is_some_and(|node| node.name == "a") && pod.view.ready_since.is_some()
+            };
+            world.pods.iter().filter(is_there).count()
+        };
+        let there = on_a(&world);
+        assert!(there > 0);
+        world.node("a").draining = true;
+        world.run(135);
+        assert_eq!(
+            (on_a(&world), world.forced),
+            (there, 0),
+            "{mode}: it waits for room"
+        );
+        let rest = world.run_until(200 - 135 + 5, |world| on_a(world) == 0);
+        assert!(world.forced > 0, "{mode}");
+        println!("{mode}: gone after {} s of 200", 135 + rest);
+        assert_eq!(world.told("NodeDrainDetected"), there);
+    }
+}
+
+#[test]
+fn a_node_that_is_taken_back_has_all_its_time_again() {
+    let spec = json!({
+        "replicas": 3, "drain": {"timeoutSeconds": 60}, "disruption": {"nodeDrainTimeoutSeconds": 200},
+    });
+    let mut world = World::settled(&spec, 2_700);
+    world.start_seconds = 10_000;
+    world.node("a").draining = true;
+    world.run(100);
+    world.node("a").draining = false;
+    world.run(1);
+    assert!(world.pods.iter().all(|pod| pod.view.node_drain_since.is_none()));
+    world.node("a").draining = true;
+    world.run(100);
+    assert_eq!(world.forced, 0);
+}
+
 #[test]
 fn a_paused_fleet_is_left_alone_and_its_status_stays_fresh() {
     let mut world = World::settled(&json!({"replicas": 3}), 300);

@@ -5,6 +5,7 @@ mod autoscaling;
 mod course;
 mod lifecycle;
 mod owned;
+mod pause;
 mod properties;
 mod rebalance;
 mod rollout;

@@ -41,7 +41,11 @@ fn an_object_that_somebody_edits_is_applied_again_once_and_not_more_often_than_e
         edit(&mut world);
         world.run(1);
     }
-    assert!(world.writes <= writes + 1 + 7, "{} writes in 30 s of edits", world.writes - writes - 1);
+    assert!(
+        world.writes <= writes + 1 + 7,
+        "{} writes in 30 s of edits",
+        world.writes - writes - 1
+    );
     world.run(11);
     assert_eq!(selector(&world), right);
 }

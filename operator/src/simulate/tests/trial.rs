@@ -106,7 +106,8 @@ fn a_revision_that_fails_in_the_waves_with_on_failure_pause_leaves_all_where_the
     let is_leaving = |world: &World| world.api.pods.values().any(|pod| pod.view.drain.is_some());
     assert!(is_leaving(&world));
     assert!(world.run_until(30 * SECOND, |world| !is_leaving(world)));
-    let pods = |world: &World| -> Vec<_> { world.api.pods.values().map(|pod| pod.view.uid.clone()).collect() };
+    let pods =
+        |world: &World| -> Vec<_> { world.api.pods.values().map(|pod| pod.view.uid.clone()).collect() };
     let (held, before, writes) = (pods(&world), closed(&world), world.record.writes);
     world.run(1_800 * SECOND);
     println!(
@@ -114,7 +115,10 @@ fn a_revision_that_fails_in_the_waves_with_on_failure_pause_leaves_all_where_the
         held.len(),
         closed(&world) - before
     );
-    assert_eq!((pods(&world), closed(&world), world.record.writes), (held, before, writes));
+    assert_eq!(
+        (pods(&world), closed(&world), world.record.writes),
+        (held, before, writes)
+    );
     assert_eq!(world.connected(), 100_000);
     judge(&mut world, None);
     assert!(world.run_until(1_200 * SECOND, World::is_complete));

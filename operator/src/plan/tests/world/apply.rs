@@ -10,7 +10,9 @@ use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 use wsfleet_crds::v1alpha1::RolloutStrategy;
 
 use super::{SimPod, Timestamp, World};
-use crate::observe::model::{Applied, DrainMarkers, DryRun, OwnedKind, OwnedView, PodView, RevisionView, Shedding};
+use crate::observe::model::{
+    Applied, DrainMarkers, DryRun, OwnedKind, OwnedView, PodView, RevisionView, Shedding,
+};
 use crate::plan::{Action, CLOSE_CODE, MIN_AGE_SECONDS, budget};
 
 impl World {
@@ -168,6 +170,7 @@ impl World {
                 waiting: None,
                 node: usable.get(self.serial as usize % usable.len().max(1)).cloned(),
                 ip: None,
+                node_drain_since: None,
                 drain: None,
                 gateway: None,
                 unreachable_since: None,
@@ -206,6 +209,9 @@ impl World {
         }
         let time = |text: &Option<String>| text.as_ref().map(|text| text.parse::<Timestamp>().unwrap());
         for (key, value) in annotations {
+            if key == labels::NODE_DRAIN_SINCE {
+                view.node_drain_since = time(value);
+            }
             match (key.as_str(), &mut view.drain) {
                 (labels::CORDONED_AT, drain) => {
                     *drain = time(value).map(|cordoned_at| DrainMarkers {

@@ -289,10 +289,10 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("| `wsc_"))
             .map(|line| {
-                let mut cells = line.split(" | ");
+                let mut cells = line.split('|').map(str::trim);
                 let name = cells.next().unwrap_or_default().trim_end_matches('`');
                 let labels = cells.nth(1).unwrap_or_default().replace('`', "");
-                (format!("wsc_{name}"), labels.trim().to_owned())
+                (format!("wsc_{name}"), labels)
             })
             .collect();
         assert_eq!(documented, registered);

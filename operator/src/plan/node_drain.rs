@@ -32,8 +32,8 @@ pub(crate) fn note(pass: &Pass<'_>, draft: &mut Draft) {
                 .node
                 .as_ref()
                 .map_or("its node", |node| node.name.as_str());
-            let note = format!("{} leaves: {node} is being drained", member.pod.name);
-            draft.event(false, event::NODE_DRAIN_DETECTED, "Cordon", note);
+            let message = format!("{} leaves: {node} is being drained", member.pod.name);
+            draft.event(false, event::NODE_DRAIN_DETECTED, "Cordon", message);
         }
         annotate(member, marks([(labels::NODE_DRAIN_SINCE, since)]), draft);
     }

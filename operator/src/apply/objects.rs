@@ -16,7 +16,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::info;
 use wsfleet_crds::labels::{self, FIELD_MANAGER};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
@@ -190,13 +190,8 @@ impl Pass<'_> {
 
     pub(super) async fn renumber_revision(&self, name: &str, number: i64) -> Result<(), ApplyError> {
         let patch = json!({"revision": number});
-        let api = self.revisions();
-        let (params, patch) = (patch_params(), Patch::Merge(&patch));
-        let revision = self
-            .call("renumber ControllerRevision", api.patch(name, &params, &patch))
-            .await?;
-        self.applier.observer.written_revisions.changed(revision);
-        Ok(())
+        self.patch_revision("renumber ControllerRevision", name, &patch)
+            .await
     }
 
     pub(super) async fn mark_revision(
@@ -205,11 +200,19 @@ impl Pass<'_> {
         annotations: &BTreeMap<String, Option<String>>,
     ) -> Result<(), ApplyError> {
         let patch = json!({"metadata": {"annotations": annotations}});
+        self.patch_revision("mark ControllerRevision", name, &patch).await
+    }
+
+    /// The next pass sees it, whatever the cache has by then.
+    async fn patch_revision(
+        &self,
+        action: &'static str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<(), ApplyError> {
+        let (params, patch) = (patch_params(), Patch::Merge(patch));
         let api = self.revisions();
-        let (params, patch) = (patch_params(), Patch::Merge(&patch));
-        let revision = self
-            .call("mark ControllerRevision", api.patch(name, &params, &patch))
-            .await?;
+        let revision = self.call(action, api.patch(name, &params, &patch)).await?;
         self.applier.observer.written_revisions.changed(revision);
         Ok(())
     }

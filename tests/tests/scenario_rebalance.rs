@@ -17,6 +17,13 @@ use wsfleet_tests::verdict::nothing_was_cut;
 use wsfleet_tests::witness::Witness;
 
 const CLIENTS: u32 = 300;
+/// What each of three gateways holds when all hold the same.
+const SHARE: u64 = 100;
+/// Closes per second.
+const PER_SECOND: u64 = 15;
+/// The most that comes to a gateway of two between two of its numbers, which are five seconds apart: one that had nearly its
+/// share goes so far above it, and gives that away again.
+const UNSEEN: u64 = PER_SECOND * 5 / 2 + 1;
 /// A minute of unevenness comes before anything is done.
 const EVEN: Duration = Duration::from_mins(3);
 
@@ -38,6 +45,9 @@ async fn a_third_gateway_gets_its_share_of_the_sockets_of_two_and_nobody_is_cut(
     };
     let before = names(fleet.pods().await?);
     let witness = Witness::start(&fleet);
+    // the Service may have had the first gateway before the second: they need not begin alike
+    let held = load.snapshot().sockets.by_server;
+    let excess: u64 = held.values().map(|held| held.saturating_sub(SHARE)).sum();
 
     fleet.patch(json!({"spec": {"replicas": 3}})).await?;
     fleet
@@ -73,10 +83,16 @@ async fn a_third_gateway_gets_its_share_of_the_sockets_of_two_and_nobody_is_cut(
         "nobody is moved by anything else: {:?}",
         report.closes.by_code
     );
-    // 100 at least would make it wholly even; who comes back goes to the third
-    assert!((60..=120).contains(&moved), "{moved}");
+    // it is even from 5 % above the share on
+    assert!(
+        (excess * 6 / 10..=excess + UNSEEN).contains(&moved),
+        "{moved} moved of {excess} too many, at first {held:?}: {:?}; {:?}; {:?}",
+        even.connections,
+        report.closes.per_second,
+        report.sockets.by_server
+    );
     println!(
-        "scale out from 2 to 3: {moved} of {CLIENTS} clients moved with 4200, 0 cut; {:?}",
+        "scale out from 2 to 3: {moved} of {CLIENTS} clients moved with 4200, {excess} were too many, 0 cut; {:?}",
         even.connections
     );
     Ok(())

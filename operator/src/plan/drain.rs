@@ -22,7 +22,7 @@ const EMPTY_SECONDS: u32 = 2;
 
 /// Phase labels, pods that are gone, drains that begin, go on, and end.
 pub(crate) fn drain(pass: &Pass<'_>, draft: &mut Draft) {
-    let full = steer::full(pass);
+    let full = steer::full(pass, draft);
     for member in &pass.fleet.members {
         if draft.changed.contains(&member.pod.name) {
             continue;

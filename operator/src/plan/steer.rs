@@ -6,6 +6,7 @@
 //! can take sockets, since one patch brings it back.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -14,7 +15,7 @@ use super::autoscale::{self, HANDSHAKE_SHARE};
 use super::budget::budget_millis;
 use super::draft::{Draft, Pass};
 use super::fleet::{Member, State};
-use super::headroom::{is_recipient, places, returning, room};
+use super::headroom::{is_recipient, returning, room};
 use super::replace::{arrivals, is_successor};
 use super::time::after;
 
@@ -27,6 +28,8 @@ const START_SECONDS: u32 = 60;
 const AGAIN_PERCENT: u64 = 90;
 /// Seconds of what comes for which those that are left in the Service must have places: until the next numbers.
 const NEXT_SECONDS: f64 = 5.0;
+/// Seconds in which what comes goes to the same pods, when it is worked out who holds how much by now.
+const STEP_SECONDS: f64 = 0.25;
 
 /// Whether all `victims`, of which there is one at least, may stop accepting: those that stay have room for the drains under
 /// way, or for the first one, and for a minute's arrivals. The drains after it are admitted as room comes, and wait cordoned
@@ -57,25 +60,21 @@ pub(crate) fn awaits_successor(pass: &Pass<'_>, draft: &mut Draft) -> bool {
 
 /// Names of the pods that hold their share while none but pods that stay take sockets, pods that go have some to give back,
 /// and those below their share can take what comes. Empty when all shall take sockets.
-pub(crate) fn full(pass: &Pass<'_>) -> BTreeSet<String> {
+pub(crate) fn full(pass: &Pass<'_>, draft: &mut Draft) -> BTreeSet<String> {
     let is_not_moving = !pass.fleet.moving || pass.stage.on_trial() || pass.surge() == 0;
     if is_not_moving || is_open_to_all(pass) || !gives_back(pass) {
         return BTreeSet::new();
     }
-    let share = pass
-        .fleet
-        .connections()
-        .div_ceil(u64::from(pass.size.desired.max(1)));
-    let (full, open): (Vec<_>, Vec<_>) = pass
-        .fleet
-        .filter(is_recipient)
-        .partition(|member| holds(member, pass.now) * 100 >= share * from_percent(member));
-    let full: BTreeSet<_> = full.iter().map(|member| member.pod.name.clone()).collect();
-    if can_take(pass, &full, open.len()) {
-        full
-    } else {
-        BTreeSet::new()
+    let flow = Flow::of(pass);
+    let takers = flow.takers(pass);
+    let (full, open): (Vec<_>, Vec<_>) = takers.iter().partition(|taker| taker.is_full(flow.share));
+    if !flow.fits(pass, &open) {
+        return BTreeSet::new();
     }
+    if let Some(wait) = flow.next_full(&open) {
+        draft.wake_in(wait);
+    }
+    full.iter().map(|taker| taker.member.pod.name.clone()).collect()
 }
 
 /// Whether pods that go take sockets still: what one that stays does not take may come to them.
@@ -93,28 +92,110 @@ fn gives_back(pass: &Pass<'_>) -> bool {
     pass.fleet.count(goes) > 0
 }
 
-/// The percentage of its share from which on a pod is full.
-fn from_percent(member: &Member<'_>) -> u64 {
-    if member.pod.accepting { 100 } else { AGAIN_PERCENT }
+/// A pod that takes sockets, or does again.
+#[derive(Clone, Copy, Debug)]
+struct Taker<'a> {
+    member: &'a Member<'a>,
+    /// Sockets that it holds by now: the last number, and what came since.
+    holds: f64,
+    /// Seconds since that number.
+    age: f64,
 }
 
-/// Sockets that it holds by now: the last number, and what came since at its rate.
-fn holds(member: &Member<'_>, now: Timestamp) -> u64 {
-    let since = member.pod.gateway.as_ref().map_or(0.0, |(at, state)| {
-        let seconds = now.duration_since(*at).as_secs_f64().clamp(0.0, NEXT_SECONDS);
-        seconds * state.handshakes_per_second.max(0.0)
-    });
-    member.known_connections() + since as u64
+impl Taker<'_> {
+    /// Whether it holds its share; one that has left the Service comes back only when it holds clearly less.
+    fn is_full(&self, share: f64) -> bool {
+        let percent = if self.member.pod.accepting {
+            100
+        } else {
+            AGAIN_PERCENT
+        };
+        self.holds * 100.0 >= share * percent as f64
+    }
 }
 
-/// Whether the `open` pods that are not `full` have places for what drains close and what comes besides, and let it in as
-/// fast.
-fn can_take(pass: &Pass<'_>, full: &BTreeSet<String>, open: usize) -> bool {
-    let load = autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now);
-    let closes = budget_millis(&pass.cluster.spec.drain, pass.fleet) as f64 / 1000.0;
-    let comes = load.handshakes + closes;
-    let handshakes = f64::from(pass.cluster.spec.gateway.capacity.max_handshakes_per_second);
-    let is_open = |member: &Member<'_>| !full.contains(&member.pod.name);
-    comes <= HANDSHAKE_SHARE * handshakes * open as f64
-        && comes * NEXT_SECONDS <= places(pass, is_open) as f64
+/// How fast sockets come. A number is seconds old, and when few pods take what drains close, seconds are a good part of a
+/// share.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    /// Sockets per second that drains close, as far as leases let them.
+    closes: f64,
+    /// Sockets per second that come besides.
+    others: f64,
+    /// Sockets of a pod when all hold the same.
+    share: f64,
+}
+
+impl Flow {
+    fn of(pass: &Pass<'_>) -> Self {
+        let load = autoscale::load(pass.cluster, pass.observed, pass.fleet, pass.now);
+        let closes = autoscale::granted_rate(pass.observed, pass.now);
+        // pods under drain are asked more often: their numbers lack already what those of others lack still
+        let oldest = |is_one: fn(&Member<'_>) -> bool| {
+            let ages = pass.fleet.filter(is_one).map(|it| age(it, pass.now));
+            ages.fold(0.0, f64::max)
+        };
+        let between = (oldest(is_recipient) - oldest(|it| it.state == State::Draining)).max(0.0);
+        let all = between.mul_add(closes, pass.fleet.connections() as f64);
+        Self {
+            closes,
+            others: load.handshakes,
+            share: (all / f64::from(pass.size.desired.max(1))).ceil(),
+        }
+    }
+
+    /// Those that take sockets, with what they hold by now. What came since they told it went evenly to those that were
+    /// below their share: who reaches it leaves the Service. Which of them accept at the moment does not count, or the plan
+    /// would follow from itself.
+    fn takers<'a>(self, pass: &Pass<'a>) -> Vec<Taker<'a>> {
+        let taker = |member: &'a Member<'a>| Taker {
+            member,
+            holds: member.known_connections() as f64,
+            age: age(member, pass.now),
+        };
+        let mut takers: Vec<_> = pass.fleet.filter(is_recipient).map(taker).collect();
+        let mut ago = takers.iter().map(|it| it.age).fold(0.0, f64::max);
+        while ago > 0.0 {
+            let step = STEP_SECONDS.min(ago);
+            let below = takers.iter().filter(|it| it.holds < self.share).count();
+            let each = (self.closes + self.others) * step / below.max(1) as f64;
+            for taker in &mut takers {
+                if taker.holds < self.share && taker.age >= ago {
+                    taker.holds += each;
+                }
+            }
+            ago -= step;
+        }
+        takers
+    }
+
+    /// Time until the first of the `open` pods holds its share, if that is before their next numbers.
+    fn next_full(self, open: &[&Taker<'_>]) -> Option<Duration> {
+        let each = (self.closes + self.others) / open.len().max(1) as f64;
+        let most = open.iter().map(|it| it.holds).fold(0.0, f64::max);
+        let seconds = (self.share - most).max(0.0) / each;
+        (seconds < NEXT_SECONDS).then(|| Duration::from_secs_f64(seconds))
+    }
+
+    /// Whether the `open` pods have places for what comes until the next numbers, and let it in as fast: what pods under drain
+    /// may close of what they hold, and what comes besides.
+    fn fits(self, pass: &Pass<'_>, open: &[&Taker<'_>]) -> bool {
+        // what is not granted yet may be soon
+        let closes = (budget_millis(&pass.cluster.spec.drain, pass.fleet) as f64 / 1000.0).max(self.closes);
+        let spec = &pass.cluster.spec.gateway.capacity;
+        let handshakes = f64::from(spec.max_handshakes_per_second);
+        let free = |taker: &&Taker<'_>| (f64::from(spec.max_connections) - taker.holds).max(0.0);
+        let places: f64 = open.iter().map(free).sum();
+        let back = (closes * NEXT_SECONDS).min(returning(pass) as f64);
+        closes + self.others <= HANDSHAKE_SHARE * handshakes * open.len() as f64
+            && self.others.mul_add(NEXT_SECONDS, back) <= places
+    }
+}
+
+/// Seconds since a gateway told how many sockets it holds, or could take the first, as far as they count: up to the time
+/// between two numbers. One that does not tell for longer may take none.
+fn age(member: &Member<'_>, now: Timestamp) -> f64 {
+    let told = member.pod.gateway.as_ref().map(|(at, _)| *at);
+    let since = told.or(member.pod.ready_since).unwrap_or(now);
+    now.duration_since(since).as_secs_f64().clamp(0.0, NEXT_SECONDS)
 }

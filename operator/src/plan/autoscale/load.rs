@@ -86,7 +86,7 @@ fn is_expected(member: &Member<'_>, stale: u32, now: Timestamp) -> bool {
 }
 
 /// Closes per second that leases allow now.
-fn granted_rate(observed: &Observed, now: Timestamp) -> f64 {
+pub(crate) fn granted_rate(observed: &Observed, now: Timestamp) -> f64 {
     let in_force = |lease: &&Lease| lease.until > now;
     observed
         .leases

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use wsfleet_crds::labels;
 use wsfleet_crds::v1alpha1::{AutoscalingSpec, WebSocketCluster};
 
-pub(crate) use load::{Load, load};
+pub(crate) use load::{Load, granted_rate, load};
 pub(crate) use memory::Memory;
 
 use super::fleet::Fleet;

@@ -9,5 +9,6 @@ mod pause;
 mod properties;
 mod rebalance;
 mod rollout;
+mod steer;
 mod trial;
 mod world;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::world::{SimPod, World};
 
-fn all_on(image: &'static str) -> impl Fn(&World) -> bool {
+pub(super) fn all_on(image: &'static str) -> impl Fn(&World) -> bool {
     move |world| world.is_complete() && world.images().into_iter().eq([image])
 }
 
@@ -49,28 +49,6 @@ fn each_client_is_moved_once_however_many_pods_may_drain_at_a_time() {
         world.run(1);
         world.run_until(600, all_on("good:2"));
         assert_eq!(world.forced, 2000, "with maxConcurrent {share}");
-    }
-}
-
-#[test]
-fn the_new_pods_hold_their_shares_whenever_they_came() {
-    for (replicas, surge) in [(6, "50%"), (6, "25%"), (4, "25%")] {
-        let spec = json!({
-            "replicas": replicas, "gateway": {"capacity": {"maxConnections": 2000}}, "rollout": {"maxSurge": surge},
-            "drain": {"maxConcurrent": "100%", "maxDisconnectPermille": 30},
-        });
-        let sockets = 1000 * replicas;
-        let mut world = World::settled(&spec, sockets);
-        world.roll_to("good:2");
-        world.run(1);
-        world.run_until(600, all_on("good:2"));
-        assert_eq!(world.forced, sockets, "each is closed once");
-        let held: Vec<_> = world.pods.iter().map(|pod| pod.sockets).collect();
-        assert!(
-            held.iter().all(|held| (900..=1100).contains(held)),
-            "surge {surge}: {held:?}"
-        );
-        assert!(world.pods.iter().all(|pod| pod.view.accepting));
     }
 }
 

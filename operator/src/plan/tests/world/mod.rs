@@ -55,6 +55,8 @@ pub(super) struct World {
     pub(super) forced: u64,
     /// Most sockets closed in a second.
     pub(super) busiest: u64,
+    /// Seconds between two numbers of a gateway that stays; one that leaves is asked each second.
+    pub(super) sampled_every: i64,
     /// Whether gateways and metrics answer.
     pub(super) answers: bool,
     /// Whether the metrics source does, when the gateways do.
@@ -111,6 +113,7 @@ impl World {
             handshakes: 0.0,
             forced: 0,
             busiest: 0,
+            sampled_every: 1,
             answers: true,
             counts: true,
             events: Vec::new(),
@@ -222,8 +225,7 @@ impl World {
         let now = self.now;
         let mut closed = 0;
         for pod in &mut self.pods {
-            let node = pod.view.node.as_ref().map(|node| self.nodes[&node.name].clone());
-            pod.view.node = node;
+            pod.view.node = (pod.view.node.as_ref()).map(|node| self.nodes[&node.name].clone());
             let dead = pod.view.finished;
             if !dead && pod.image.starts_with("good") {
                 if pod.view.ready_since.is_none() && after(pod.view.created_at, self.start_seconds) <= now {
@@ -309,7 +311,8 @@ impl World {
     fn observe(&mut self) {
         let now = self.now;
         for pod in &mut self.pods {
-            if pod.view.ready_since.is_none() {
+            let is_due = pod.view.drain.is_some() || now.as_second() % self.sampled_every == 0;
+            if pod.view.ready_since.is_none() || (self.answers && !is_due) {
                 continue;
             }
             if self.answers {
@@ -335,9 +338,8 @@ impl World {
 
     /// Somebody else deletes the pod.
     pub(super) fn delete_behind_its_back(&mut self, index: usize) {
-        let now = self.now;
         if let Some(pod) = self.pods.get_mut(index) {
-            pod.view.deleting_since.get_or_insert(now);
+            pod.view.deleting_since.get_or_insert(self.now);
         }
     }
 

@@ -27,9 +27,11 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cluster::Cluster;
+use crate::standstill::{Fate, Side, Standstill, Write};
 
 /// Share of the calls that fail, in percent.
 const FAILING: u32 = 10;
@@ -80,6 +82,7 @@ struct State {
     chance: Option<Mutex<StdRng>>,
     /// Calls whose path has this are never answered.
     withheld: Mutex<Option<&'static str>>,
+    standstill: Standstill,
     harm: Mutex<Harm>,
 }
 
@@ -87,6 +90,7 @@ impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
             .field("withheld", &self.withheld)
+            .field("standstill", &self.standstill)
             .field("harm", &self.harm)
             .finish_non_exhaustive()
     }
@@ -121,6 +125,7 @@ impl ApiProxy {
             client: cluster.client(),
             chance,
             withheld: Mutex::default(),
+            standstill: Standstill::default(),
             harm: Mutex::default(),
         });
         let end = CancellationToken::new();
@@ -141,6 +146,17 @@ impl ApiProxy {
     /// From now on calls whose path has this are neither passed on nor answered.
     pub fn withhold(&self, part: &'static str) {
         *self.state.withheld.lock() = Some(part);
+    }
+
+    /// At the next such write, and on that side of it, everything stands still, and what is returned is told: from then on
+    /// writes are neither passed on nor answered, until [`ApiProxy::go_on`].
+    pub fn stand_still_at(&self, write: Write, side: Side) -> oneshot::Receiver<()> {
+        self.state.standstill.at(write, side)
+    }
+
+    /// Passes everything on again.
+    pub fn go_on(&self) {
+        self.state.standstill.end();
     }
 
     /// What it did until now.
@@ -184,6 +200,24 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         .uri()
         .query()
         .is_some_and(|query| query.contains("watch=true"));
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let fate = match parts.method {
+        Method::GET => Fate::Passes,
+        _ => state.standstill.fate(&parts.method, &parts.uri, &body),
+    };
+    let request = Request::from_parts(parts, body);
+    match fate {
+        Fate::Passes => {}
+        Fate::StandsStill => return std::future::pending().await,
+        Fate::IsTheLast(tell) => {
+            // who waits hears of a write that was refused as well: by an error
+            if pass(&state, request, watching).await?.status().is_success() {
+                let _ = tell.send(());
+            }
+            return std::future::pending().await;
+        }
+    }
     match state.draw(request.method()) {
         None => pass(&state, request, watching).await,
         Some(Fault::Conflict) => refuse(StatusCode::CONFLICT, "Conflict"),
@@ -238,12 +272,11 @@ impl State {
 }
 
 /// Asks the API server.
-async fn pass(state: &State, request: Request<Incoming>, watching: bool) -> Result<Response<Body>, Failure> {
+async fn pass(state: &State, request: Request<Bytes>, watching: bool) -> Result<Response<Body>, Failure> {
     let (mut parts, body) = request.into_parts();
     for name in [HOST, CONNECTION, TRANSFER_ENCODING] {
         parts.headers.remove(name);
     }
-    let body = body.collect().await?.to_bytes();
     let response = state.client.send(Request::from_parts(parts, body.into())).await?;
     let (mut parts, body) = response.into_parts();
     for name in [CONNECTION, TRANSFER_ENCODING] {

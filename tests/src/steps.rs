@@ -46,6 +46,32 @@ impl Fleet {
             .await
     }
 
+    /// Gives the gateways another template, and so a new revision. Returns the hash of the one before.
+    pub async fn revise(&self, build: u32) -> Result<Option<String>, Failure> {
+        let before = self.status().await?.update_revision;
+        let annotations = json!({"example.com/build": build.to_string()});
+        self.patch(json!({"spec": {"template": {"metadata": {"annotations": annotations}}}}))
+            .await?;
+        Ok(before)
+    }
+
+    /// Waits until another revision than `before` runs on all of `size` gateways, and they are all that is left.
+    pub async fn until_revised(
+        &self,
+        before: Option<&str>,
+        size: u32,
+        within: Duration,
+    ) -> Result<(), Deadline> {
+        let revised = |status: &WebSocketClusterStatus| {
+            status.update_revision.as_deref() != before
+                && status.current_revision == status.update_revision
+                && (status.replicas, status.accepting_replicas) == (size, size)
+        };
+        self.until_status("the new revision runs everywhere", within, revised)
+            .await?;
+        Ok(())
+    }
+
     /// Looks again and again for so long; an error as soon as a look gives one. For what must *not* happen.
     pub async fn throughout<Fut>(
         &self,
@@ -101,11 +127,8 @@ impl Fleet {
     /// Sends SIGKILL to the process in a pod's first container, as the kernel does when memory runs out. Works where the
     /// nodes' processes are this machine's: the local cluster.
     pub fn kill_process_of(&self, pod: &Pod) -> Result<(), Failure> {
-        let first = container_statuses(pod).first().map(|status| &*status.name);
-        Ok(kill_process(
-            process_of(pod, first.unwrap_or_default())?,
-            Signal::KILL,
-        )?)
+        let process = process_of(pod, first_container(pod))?;
+        Ok(kill_process(process, Signal::KILL)?)
     }
 
     /// Stops the process in a pod's container (SIGSTOP) until what is returned is dropped: to others it is as if the network
@@ -136,8 +159,14 @@ fn container_statuses(pod: &Pod) -> &[ContainerStatus] {
     statuses.unwrap_or_default()
 }
 
+/// The name of a pod's first container that has ever run; empty when none has.
+pub(crate) fn first_container(pod: &Pod) -> &str {
+    let first = container_statuses(pod).first();
+    first.map_or("", |status| &*status.name)
+}
+
 /// The process in a pod's container, among those of this machine.
-fn process_of(pod: &Pod, container: &str) -> Result<Pid, Failure> {
+pub(crate) fn process_of(pod: &Pod, container: &str) -> Result<Pid, Failure> {
     let name = pod.name_any();
     let id = container_statuses(pod)
         .iter()

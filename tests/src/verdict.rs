@@ -70,9 +70,30 @@ pub fn nothing_was_missed(report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The closes that the clients did not begin kept to a budget of so many per second: by how many they were ahead at most.
+///
+/// A fifth more is granted, since what is closed evenly arrives a little less so, and two seconds' worth, since a machine that
+/// pauses makes up for it. A gateway that kept to no rate would be ahead by all that it holds.
+pub fn budget_was_kept(report: &Report, per_second: u64) -> Result<u64, Failure> {
+    let most = per_second * 12 / 10;
+    let ahead = most_ahead(&report.closes, most);
+    if ahead <= 2 * most {
+        return Ok(ahead);
+    }
+    let seconds = &report.closes.per_second;
+    Err(format!("{ahead} closes more than {most} a second allow: {seconds:?}").into())
+}
+
+/// Sockets of the fullest of `gateways` gateways at the end, as a multiple of their mean.
+pub fn most_of_mean(report: &Report, gateways: usize) -> f64 {
+    let held = report.sockets.by_server.values();
+    let (most, all) = held.fold((0_u64, 0_u64), |(most, all), held| (most.max(*held), all + held));
+    (most * gateways as u64) as f64 / all.max(1) as f64
+}
+
 /// By how many the closes that the clients did not begin were ahead of a rate at most: what came in any stretch of seconds,
 /// less what the rate allows in it.
-pub fn most_ahead(closes: &Closes, per_second: u64) -> u64 {
+fn most_ahead(closes: &Closes, per_second: u64) -> u64 {
     let mut seconds = BTreeMap::<u64, u64>::new();
     for kind in &closes.per_second {
         if kind.initiator != Initiator::Client {

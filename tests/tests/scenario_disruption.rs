@@ -201,11 +201,8 @@ async fn a_leader_killed_in_the_middle_of_a_rollout_is_succeeded_by_the_other_re
     let load = fleet.start_load(fleet.load(400).await?).await?;
     let witness = Witness::start(&fleet);
     let before = fleet.term().await?;
-    let old = fleet.status().await?.update_revision;
 
-    fleet
-        .patch(json!({"spec": {"template": {"metadata": {"annotations": {"example.com/build": "2"}}}}}))
-        .await?;
+    let old = fleet.revise(2).await?;
     fleet
         .until_status("a pod is being drained", CHANGE, |status| {
             status.draining_replicas > 0

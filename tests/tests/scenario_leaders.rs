@@ -11,7 +11,7 @@ use wsfleet_tests::api_proxy::ApiProxy;
 use wsfleet_tests::cluster::Cluster;
 use wsfleet_tests::operator::{Operator, Settings};
 use wsfleet_tests::scenario::{Failure, Fleet};
-use wsfleet_tests::verdict::{most_ahead, nothing_was_cut};
+use wsfleet_tests::verdict::{budget_was_kept, nothing_was_cut};
 use wsfleet_tests::wait::SOON;
 use wsfleet_tests::witness::Witness;
 
@@ -121,11 +121,8 @@ async fn of_two_operators_that_both_believe_they_lead_the_later_is_obeyed_and_th
     config.reconnect = Reconnect::BreakBeforeMake;
     let load = fleet.start_load(config).await?;
     let witness = Witness::start(&fleet);
-    let old = fleet.status().await?.update_revision;
 
-    fleet
-        .patch(json!({"spec": {"template": {"metadata": {"annotations": {"example.com/build": "2"}}}}}))
-        .await?;
+    let old = fleet.revise(2).await?;
     fleet
         .until_status("pods are being drained", CHANGE, |status| {
             status.draining_replicas > 0
@@ -133,25 +130,12 @@ async fn of_two_operators_that_both_believe_they_lead_the_later_is_obeyed_and_th
         .await?;
     leaders.split(&fleet).await?;
     leaders.until_deposed(&fleet).await?;
-    fleet
-        .until_status("the new revision runs everywhere", CHANGE, |status| {
-            status.update_revision != old
-                && status.current_revision == status.update_revision
-                && (status.replicas, status.accepting_replicas) == (3, 3)
-        })
-        .await?;
+    fleet.until_revised(old.as_deref(), 3, CHANGE).await?;
     fleet.until_joined(&load, CHANGE).await?;
     let report = load.stop().await;
 
     nothing_was_cut(&report, &witness.stories())?;
-    // as in scenario_rollout: a fifth more, and two seconds' worth
-    let most = PER_SECOND * 12 / 10;
-    let ahead = most_ahead(&report.closes, most);
-    assert!(
-        ahead <= 2 * most,
-        "{ahead} closes more than {most} a second allow: {:?}",
-        report.closes.per_second
-    );
+    budget_was_kept(&report, PER_SECOND)?;
     println!(
         "two leaders: {} orders of the first refused, {} closes, {} a second at most",
         leaders.refused(),

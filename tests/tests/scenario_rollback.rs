@@ -195,9 +195,7 @@ async fn a_canary_takes_new_sockets_only_and_is_kept_by_another_leader() -> Resu
     let (fleet, load, witness) = settled(&cluster, "canary", spec).await?;
     let stable = stable_revision(&fleet).await?;
 
-    fleet
-        .patch(json!({"spec": {"template": {"metadata": {"annotations": {"example.com/build": "2"}}}}}))
-        .await?;
+    fleet.revise(2).await?;
     until_baking(&fleet).await?;
     let newcomers = fleet.start_load(newcomers(&fleet, 100).await?).await?;
     for pod in fleet.operator_pods().await? {

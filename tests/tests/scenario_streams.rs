@@ -76,18 +76,8 @@ async fn every_pod_is_replaced_and_one_is_killed_and_nothing_is_missing_out_of_o
     chatting(&fleet, &load).await?;
     fleet.until_ready(CHANGE).await?;
 
-    let before = fleet.status().await?.update_revision;
-    fleet
-        .patch(json!({"spec": {"template": {"metadata": {"annotations": {"example.com/build": "2"}}}}}))
-        .await?;
-    fleet
-        .until_status("the new revision runs everywhere", CHANGE, |status| {
-            status.update_revision != before
-                && status.current_revision == status.update_revision
-                && status.replicas == 3
-                && status.accepting_replicas == 3
-        })
-        .await?;
+    let before = fleet.revise(2).await?;
+    fleet.until_revised(before.as_deref(), 3, CHANGE).await?;
     chatting(&fleet, &load).await?;
     let report = load.stop().await;
     println!("{report}");

@@ -57,14 +57,15 @@ fn is_on_drained_node(member: &Member<'_>) -> bool {
     member.must_go == Some(DrainReason::NodeDrain)
 }
 
+/// Since when its node is being drained, as far as that is written.
+fn since(member: &Member<'_>) -> Option<Timestamp> {
+    member.pod.node_drain_since.filter(|_| is_on_drained_node(member))
+}
+
 /// When the node's time is over for `member`; `None` while its node is not being drained, or that was not written yet.
 pub(crate) fn end(pass: &Pass<'_>, member: &Member<'_>) -> Option<Timestamp> {
-    let since = member
-        .pod
-        .node_drain_since
-        .filter(|_| is_on_drained_node(member))?;
     Some(after(
-        since,
+        since(member)?,
         pass.cluster.spec.disruption.node_drain_timeout_seconds,
     ))
 }
@@ -82,12 +83,8 @@ pub(crate) fn wake(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
 }
 
 fn urgent_from(pass: &Pass<'_>, member: &Member<'_>) -> Option<Timestamp> {
-    let since = member
-        .pod
-        .node_drain_since
-        .filter(|_| is_on_drained_node(member))?;
     let drain = &pass.cluster.spec.drain;
     let needed = drain.timeout_seconds.saturating_add(drain.settle_seconds);
     let limit = pass.cluster.spec.disruption.node_drain_timeout_seconds;
-    Some(after(since, limit.saturating_sub(needed)))
+    Some(after(since(member)?, limit.saturating_sub(needed)))
 }

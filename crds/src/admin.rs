@@ -137,6 +137,9 @@ pub const PING_BOUNDS_MS: [f64; 12] = [
     1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 10_000.0,
 ];
 
+/// Seconds beyond which a handshake is slow.
+pub const SLOW_HANDSHAKE_SECONDS: f64 = 1.0;
+
 /// What became of handshakes and sockets since the process began. Counters only: what happened between two answers is
 /// their difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,8 +149,14 @@ pub struct GatewayHealth {
     pub handshakes: u64,
     /// Those of them that the gateway failed: full, no keys to verify tokens with, no broker.
     pub handshakes_failed: u64,
+    /// Those of `handshakes_failed` that it failed because it was full.
+    pub handshakes_full: u64,
     /// Those of them that it refused for what the client did: no valid token, wrong origin, too many from one address.
     pub handshakes_refused: u64,
+    /// Upgrades that were turned away because there were more than the gateway takes in a second; not among `handshakes`.
+    pub handshakes_paced: u64,
+    /// Those of `handshakes` that took longer than [`SLOW_HANDSHAKE_SECONDS`] from the connection to the session.
+    pub handshakes_slow: u64,
     /// Sockets that ended after they were served, those closed by a drain excepted.
     pub closes: u64,
     /// Those of them that were cut, fell silent, broke the protocol, read too slowly, or met a fault of the gateway.
@@ -184,7 +193,10 @@ impl GatewayHealth {
         Self {
             handshakes: op(self.handshakes, other.handshakes),
             handshakes_failed: op(self.handshakes_failed, other.handshakes_failed),
+            handshakes_full: op(self.handshakes_full, other.handshakes_full),
             handshakes_refused: op(self.handshakes_refused, other.handshakes_refused),
+            handshakes_paced: op(self.handshakes_paced, other.handshakes_paced),
+            handshakes_slow: op(self.handshakes_slow, other.handshakes_slow),
             closes: op(self.closes, other.closes),
             abnormal_closes: op(self.abnormal_closes, other.abnormal_closes),
             ping_buckets,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::admission::Admission;
 use crate::auth::{AuthError, Authenticator, Identity, Jwks};
 use crate::broker::nats::{self, NatsBroker, NatsConfig};
-use crate::broker::redis::{self, PresenceSettings, RedisBroker, RedisConfig};
-use crate::broker::{Broker, Sink, memory::MemoryBroker};
+use crate::broker::redis::{self, RedisBroker, RedisConfig};
+use crate::broker::{Broker, PresenceSettings, Sink, memory::MemoryBroker};
 use crate::clock::Clock;
 use crate::config::{AuthSettings, BrokerChoice, JwtSettings, Limits, Settings};
 use crate::drain::Drain;
@@ -141,6 +141,15 @@ fn routing(settings: &Settings) -> Result<Option<Routing>, GatewayError> {
     Ok(settings.routing_key.as_ref().map(of).transpose()?)
 }
 
+/// What a broker is told about who is in rooms.
+fn presence(settings: &Settings) -> PresenceSettings {
+    PresenceSettings {
+        server_id: settings.server_id.shared(),
+        hold: settings.presences.hold(),
+        announced: settings.limits.announce_members.get().unwrap_or(u32::MAX),
+    }
+}
+
 /// The broker that the settings ask for.
 fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn Broker>, GatewayError> {
     let histories = settings.histories.clone();
@@ -153,11 +162,7 @@ fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn 
                 config = config.trusting(authorities.pem());
             }
             let config = config.with_events(settings.events.clone());
-            let config = config.with_presence(PresenceSettings {
-                server_id: settings.server_id.shared(),
-                hold: settings.presences.hold(),
-                announced: settings.limits.announce_members.get().unwrap_or(u32::MAX),
-            });
+            let config = config.with_presence(presence(settings));
             let broker = RedisBroker::start(&config, histories, sink)?;
             env.metrics.register(broker.stats().collectors())?;
             Ok(Arc::new(broker))
@@ -167,6 +172,7 @@ fn broker(settings: &Settings, env: &Env, rooms: &Arc<Rooms>) -> Result<Arc<dyn 
             if let Some(authorities) = &settings.broker_authorities {
                 config = config.trusting(authorities.pem());
             }
+            let config = config.with_presence(presence(settings));
             let broker = NatsBroker::start(&config, histories, sink)?;
             env.metrics.register(broker.stats().collectors())?;
             Ok(Arc::new(broker))

@@ -230,6 +230,15 @@ impl Fleet {
         })
     }
 
+    /// Where their broker is.
+    pub fn url(&self) -> Result<String> {
+        match (&self.redis, &self.nats) {
+            (Some(redis), _) => Ok(redis.url()),
+            (None, Some(nats)) => Ok(nats.url()),
+            (None, None) => bail!("a fleet on Redis or NATS"),
+        }
+    }
+
     /// Kills their broker.
     pub fn kill_broker(&mut self) -> Result<()> {
         match (&mut self.redis, &mut self.nats) {

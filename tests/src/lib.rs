@@ -3,6 +3,7 @@
 //! Helpers return errors instead of panicking, so that a failing test says in one line what it waited for.
 
 pub mod api_proxy;
+pub mod attendance;
 pub mod broker;
 pub mod census;
 pub mod chat;

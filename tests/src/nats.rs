@@ -183,12 +183,17 @@ impl NatsServer {
 
     /// How many subjects like this the JetStream stream of this name has messages of.
     pub async fn subjects(&self, stream: &str, filter: &str) -> Result<usize> {
+        Ok(self.subject_names(stream, filter).await?.len())
+    }
+
+    /// Which they are.
+    pub async fn subject_names(&self, stream: &str, filter: &str) -> Result<Vec<String>> {
         let question = format!("{{\"subjects_filter\":\"{filter}\"}}");
         let info = self
             .ask(&format!("$JS.API.STREAM.INFO.{stream}"), &question)
             .await?;
         let subjects = info["state"]["subjects"].as_object();
-        Ok(subjects.map_or(0, serde_json::Map::len))
+        Ok(subjects.map_or_else(Vec::new, |subjects| subjects.keys().cloned().collect()))
     }
 
     /// Removes all messages of a JetStream stream.

@@ -1,4 +1,4 @@
-//! Who is in a room, told by several gateways over a real Redis, whatever happens to gateways and to Redis.
+//! Who is in a room, told by several gateways over a real Redis or NATS, whatever happens to gateways and to those.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use serde_json::json;
-use wsfleet_gateway::broker::redis::{PresenceSettings, Timing};
-use wsfleet_tests::broker::{Node, PATIENT, room};
+use wsfleet_gateway::broker::redis::Timing;
+use wsfleet_tests::attendance::{Store, everybody, until_count};
+use wsfleet_tests::broker::{PATIENT, room};
 use wsfleet_tests::client::Client;
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind, OPEN, UNLIMITED};
+use wsfleet_tests::on_redis_and_nats;
 use wsfleet_tests::process::Process;
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::wait::until_async;
@@ -23,90 +25,100 @@ const BRIEF: Timing = Timing {
     ..PATIENT
 };
 
-async fn node(redis: &RedisServer, server_id: &str, timing: Timing, hold: Duration) -> Result<Node> {
-    let presence = PresenceSettings {
-        server_id: server_id.into(),
-        hold,
-        announced: u32::MAX,
-    };
-    let node = Node::attending(&redis.url(), timing, presence).await?;
-    // a lease: before it, it tells nothing
-    until_async("a lease", || async {
-        let leases: Vec<String> = redis::cmd("ZRANGE")
-            .arg("wsfleet:0:presence.live:{fleet}")
-            .arg(0)
-            .arg(-1)
-            .query_async(&mut redis.connection().await?)
-            .await?;
-        Ok(leases
-            .iter()
-            .any(|lease| lease.ends_with(&format!(" {server_id}"))))
-    })
-    .await?;
-    Ok(node)
-}
-
-async fn until_count(node: &Node, name: &str, count: u64) -> Result<()> {
-    until_async(&format!("{count} users in {name}"), || async {
-        Ok(node.attendance(name, None, 1).await?.count == count)
-    })
-    .await
-}
-
-/// All users, page by page.
-async fn everybody(node: &Node, name: &str, limit: usize) -> Result<Vec<Arc<str>>> {
-    let mut all: Vec<Arc<str>> = Vec::new();
-    loop {
-        let page = node.attendance(name, all.last().cloned(), limit).await?;
-        all.extend(page.users);
-        if !page.more {
-            return Ok(all);
+/// Runs each of these with gateways on a real Redis, and on a real NATS.
+macro_rules! on_each_store {
+    ($($name:ident),* $(,)?) => {
+        mod redis_itself {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name::<wsfleet_tests::redis::RedisServer>().await
+            })*
         }
-    }
+        mod nats_itself {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() -> anyhow::Result<()> {
+                super::$name::<wsfleet_tests::nats::NatsServer>().await
+            })*
+        }
+    };
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_on_two_gateways_is_one_and_is_gone_once() -> Result<()> {
-    let redis = RedisServer::start().await?;
+on_each_store! {
+    a_user_on_two_gateways_is_one_and_is_gone_once,
+    who_comes_later_is_told_of_those_who_may_be_back,
+    pages_name_whoever_stays_once_while_others_come_and_go,
+    counts_are_exact_after_ten_gateways_were_killed,
+    a_gateway_that_was_taken_for_ended_puts_its_members_back,
+}
+
+on_redis_and_nats! {
+    a_broker_that_comes_back_empty_is_told_again_and_nobody_is_announced,
+    the_members_of_a_killed_gateway_are_gone_and_announced_once,
+}
+
+async fn a_user_on_two_gateways_is_one_and_is_gone_once<S: Store>() -> Result<()> {
+    let store = S::begin().await?;
     let hold = Duration::from_millis(500);
     let (one, two) = (
-        node(&redis, "g1", PATIENT, hold).await?,
-        node(&redis, "g2", PATIENT, hold).await?,
+        store.node("g1", PATIENT, hold).await?,
+        store.node("g2", PATIENT, hold).await?,
     );
     one.subscribe(&room("r")).await?;
+    // who is there to be told
+    one.enter("r", "zoe", "1-z");
+    until_count(&one, "r", 1).await?;
     one.enter("r", "ann", "1-a");
     two.enter("r", "ann", "2-a");
     two.enter("r", "ann", "2-b");
     two.enter("r", "bob", "2-c");
-    until_count(&one, "r", 2).await?;
-    assert_eq!(everybody(&one, "r", 1).await?, [Arc::from("ann"), "bob".into()]);
+    until_count(&one, "r", 3).await?;
+    assert_eq!(everybody(&one, "r", 1).await?.join(" "), "ann bob zoe");
     one.exit("r", "ann", "1-a");
     two.exit("r", "ann", "2-a");
     // twice is once
     two.exit("r", "ann", "2-a");
     two.exit("r", "bob", "2-c");
-    until_count(&one, "r", 1).await?;
+    until_count(&one, "r", 2).await?;
     two.exit("r", "ann", "2-b");
-    until_count(&one, "r", 0).await?;
-    one.wait_delivered(4).await?;
+    until_count(&one, "r", 1).await?;
+    one.wait_delivered(5).await?;
     let told = |came, user: &str| (came, user.to_owned());
     assert_eq!(
         one.announced(),
         [
+            told(true, "zoe"),
             told(true, "ann"),
             told(true, "bob"),
             told(false, "bob"),
             told(false, "ann")
         ]
     );
-    let left: Vec<String> = redis::cmd("KEYS")
-        .arg("wsfleet:0:room.*{r}*")
-        .query_async(&mut redis.connection().await?)
-        .await?;
-    assert!(
-        left.iter().all(|key| key.contains("room.quiet")),
-        "nothing is left behind: {left:?}"
+    one.exit("r", "zoe", "1-z");
+    until_async("nothing is left behind", || async {
+        Ok(store.left_of("r", "none").await? == 0)
+    })
+    .await?;
+    Ok(())
+}
+
+async fn who_comes_later_is_told_of_those_who_may_be_back<S: Store>() -> Result<()> {
+    let store = S::begin().await?;
+    let (one, two) = (
+        store.node("g1", PATIENT, LONG).await?,
+        store.node("g2", PATIENT, LONG).await?,
     );
+    one.enter("r", "ann", "1-a");
+    until_count(&two, "r", 1).await?;
+    one.exit("r", "ann", "1-a");
+    two.subscribe(&room("r")).await?;
+    two.enter("r", "bob", "2-b");
+    until_count(&two, "r", 2).await?;
+    assert_eq!(everybody(&two, "r", 1).await?, [Arc::from("ann"), "bob".into()]);
+    one.enter("r", "ann", "1-c");
+    one.enter("r", "cleo", "1-d");
+    two.wait_delivered(2).await?;
+    let came = |user: &str| (true, user.to_owned());
+    assert_eq!(two.announced(), [came("bob"), came("cleo")]);
     Ok(())
 }
 
@@ -117,8 +129,8 @@ async fn ten_thousand_members_that_are_back_in_time_are_not_announced() -> Resul
     let redis = RedisServer::start().await?;
     let hold = Duration::from_secs(15);
     let (old, new) = (
-        node(&redis, "g1", PATIENT, hold).await?,
-        node(&redis, "g2", PATIENT, hold).await?,
+        redis.node("g1", PATIENT, hold).await?,
+        redis.node("g2", PATIENT, hold).await?,
     );
     let users: Vec<String> = (0..MEMBERS).map(|number| format!("user-{number:05}")).collect();
     let begun = Instant::now();
@@ -148,13 +160,12 @@ async fn ten_thousand_members_that_are_back_in_time_are_not_announced() -> Resul
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_name_whoever_stays_once_while_others_come_and_go() -> Result<()> {
+async fn pages_name_whoever_stays_once_while_others_come_and_go<S: Store>() -> Result<()> {
     const STAY: usize = 10_000;
-    let redis = RedisServer::start().await?;
+    let store = S::begin().await?;
     let (one, two) = (
-        node(&redis, "g1", PATIENT, Duration::ZERO).await?,
-        node(&redis, "g2", PATIENT, LONG).await?,
+        store.node("g1", PATIENT, Duration::ZERO).await?,
+        store.node("g2", PATIENT, LONG).await?,
     );
     for number in 0..STAY {
         one.enter("r", &format!("stays-{number:05}"), &format!("1-{number}"));
@@ -186,11 +197,10 @@ async fn pages_name_whoever_stays_once_while_others_come_and_go() -> Result<()> 
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_are_exact_after_ten_gateways_were_killed() -> Result<()> {
-    let redis = RedisServer::start().await?;
+async fn counts_are_exact_after_ten_gateways_were_killed<S: Store>() -> Result<()> {
+    let store = S::begin().await?;
     let hold = Duration::from_millis(300);
-    let stays = node(&redis, "stays", BRIEF, hold).await?;
+    let stays = store.node("stays", BRIEF, hold).await?;
     for name in ["a", "b"] {
         stays.subscribe(&room(name)).await?;
         for number in 0..30 {
@@ -199,7 +209,7 @@ async fn counts_are_exact_after_ten_gateways_were_killed() -> Result<()> {
     }
     let mut ends = Vec::new();
     for kill in 0..10 {
-        let killed = node(&redis, &format!("k{kill}"), BRIEF, hold).await?;
+        let killed = store.node(&format!("k{kill}"), BRIEF, hold).await?;
         for number in kill * 5..kill * 5 + 40 {
             for (name, device) in [("a", 1), ("b", 1), ("b", 2)] {
                 killed.enter(
@@ -236,10 +246,12 @@ async fn counts_are_exact_after_ten_gateways_were_killed() -> Result<()> {
         Ok(announced.iter().filter(|(came, _)| !came).count() >= 2 * 55)
     })
     .await?;
-    for (came, user) in stays.announced() {
+    let announced = stays.announced();
+    for (came, user) in &announced {
         let there = balance.entry(user.clone()).or_default();
-        *there += if came { 1 } else { -1 };
-        ensure!((0..=2).contains(there), "{user} was announced twice");
+        *there += if *came { 1 } else { -1 };
+        let of_user: Vec<_> = announced.iter().filter(|(_, other)| other == user).collect();
+        ensure!((0..=2).contains(there), "of {user} was told: {of_user:?}");
     }
     assert!(
         balance
@@ -247,43 +259,35 @@ async fn counts_are_exact_after_ten_gateways_were_killed() -> Result<()> {
             .all(|(user, rooms)| *rooms == if user.as_str() < "user-030" { 2 } else { 0 }),
         "{balance:?}"
     );
-    let keys: Vec<String> = redis::cmd("KEYS")
-        .arg("wsfleet:0:*k*")
-        .query_async(&mut redis.connection().await?)
-        .await?;
-    assert!(keys.is_empty(), "nothing is left behind of them: {keys:?}");
+    until_async("nothing is left behind of them", || async {
+        Ok(store.left_of("none", "k").await? == 0)
+    })
+    .await?;
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_was_taken_for_ended_puts_its_members_back() -> Result<()> {
-    let redis = RedisServer::start().await?;
+async fn a_gateway_that_was_taken_for_ended_puts_its_members_back<S: Store>() -> Result<()> {
+    let store = S::begin().await?;
     let (one, two) = (
-        node(&redis, "g1", BRIEF, LONG).await?,
-        node(&redis, "g2", BRIEF, LONG).await?,
+        store.node("g1", BRIEF, LONG).await?,
+        store.node("g2", BRIEF, LONG).await?,
     );
     for number in 0..100 {
         one.enter("r", &format!("user-{number}"), &format!("1-{number}"));
     }
     until_count(&two, "r", 100).await?;
     two.subscribe(&room("r")).await?;
-    redis::cmd("FLUSHALL")
-        .exec_async(&mut redis.connection().await?)
-        .await?;
+    store.forget_members().await?;
     until_count(&two, "r", 100).await?;
     assert_eq!(two.announced(), [], "they were there all the time");
-    // whoever leaves is gone, and not by half
+    // whoever leaves may be back, and is not there by half
     for number in 0..100 {
         one.exit("r", &format!("user-{number}"), &format!("1-{number}"));
     }
-    until_async("all are leaving", || async {
-        let leaving: usize = redis::cmd("ZCARD")
-            .arg("wsfleet:0:room.leaving:{r}")
-            .query_async(&mut redis.connection().await?)
-            .await?;
-        Ok(leaving == 100)
-    })
-    .await?;
+    let late = store.node("g3", BRIEF, LONG).await?;
+    until_count(&late, "r", 100).await?;
+    drop(one);
+    until_count(&two, "r", 100).await?;
     Ok(())
 }
 
@@ -306,9 +310,8 @@ async fn until_there(client: Client, count: u64) -> Result<Client> {
     Ok(client.into_inner())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_that_comes_back_empty_is_told_again_and_nobody_is_announced() -> Result<()> {
-    let mut fleet = Fleet::start_with(Kind::Redis(2), &UNLIMITED).await?;
+async fn a_broker_that_comes_back_empty_is_told_again_and_nobody_is_announced(kind: Kind) -> Result<()> {
+    let mut fleet = Fleet::start_with(kind, &UNLIMITED).await?;
     let mut members = Vec::new();
     for number in 0..10 {
         members.push(member(fleet.gateway(number), &format!("u{number}")).await?);
@@ -319,8 +322,12 @@ async fn redis_that_comes_back_empty_is_told_again_and_nobody_is_announced() -> 
         while client.expect("user_joined").await?["userId"] != "user_last" {}
     }
     let asks = until_there(fleet.client(0, "asks").await?, 11).await?;
-    fleet.redis.as_mut().unwrap().stop()?;
-    fleet.redis.as_mut().unwrap().restart().await?;
+    match &mut fleet.redis {
+        Some(redis) => redis.stop()?,
+        // what is in memory only is lost
+        None => fleet.kill_broker()?,
+    }
+    fleet.restart_broker().await?;
     fleet.gateway(0).ready().await?;
     fleet.gateway(1).ready().await?;
     until_there(asks, 11).await?;
@@ -333,10 +340,9 @@ async fn redis_that_comes_back_empty_is_told_again_and_nobody_is_announced() -> 
 }
 
 /// With the defaults: it takes about 20 s, and 30 s are promised.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_members_of_a_killed_gateway_are_gone_and_announced_once() -> Result<()> {
-    let redis = RedisServer::start().await?;
-    let url = redis.url();
+async fn the_members_of_a_killed_gateway_are_gone_and_announced_once(kind: Kind) -> Result<()> {
+    let fleet = Fleet::start_with(kind, &UNLIMITED).await?;
+    let url = fleet.url()?;
     let flags = [&OPEN[..], &UNLIMITED, &["--broker", &url]].concat();
     let killed = Process::start(&flags).await?;
     killed.ready().await?;
@@ -357,14 +363,12 @@ async fn the_members_of_a_killed_gateway_are_gone_and_announced_once() -> Result
     let mut stays = until_there(stays, 7).await?;
     stays.join("r").await?;
     killed.signal(Signal::KILL)?;
-    let begun = Instant::now();
     // whoever is not read from answers no ping, and is closed
     let told = watchers
         .iter_mut()
         .map(|watcher| watcher.expect_many("user_left", 4));
     let (stays, told) = tokio::join!(until_there(stays, 3), futures::future::try_join_all(told));
     let _stays = stays?;
-    println!("gone after {:?}", begun.elapsed());
     for (watcher, told) in watchers.iter_mut().zip(told?) {
         let mut gone = Vec::new();
         for left in told {

@@ -38,15 +38,24 @@ async fn ask<T: redis::FromRedisValue>(connection: &mut MultiplexedConnection, w
     Ok(cmd.query_async(connection).await?)
 }
 
+/// A position and its message in one step, as gateways write them: whoever reads in between must not find the one without the
+/// other.
+const UNHEARD: &str = r"
+local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
+local id = string.format('%d-%d', offset, redis.call('TIME')[1] * 1000)
+return redis.call('XADD', KEYS[2], id, 'm', ARGV[1])
+";
+
 /// Publishes as another gateway does, but so that no link hears of it.
 async fn publish_unheard(redis: &RedisServer, count: u64) -> Result<()> {
     let mut connection = redis.connection().await?;
     let event = serde_json::to_string(&message("unheard")?)?;
     for _ in 0..count {
-        let offset: u64 = ask(&mut connection, &["HINCRBY", &key("lobby"), "o", "1"]).await?;
-        let time: Vec<u64> = ask(&mut connection, &["TIME"]).await?;
-        let id = format!("{offset}-{}", time[0] * 1_000);
-        let _: String = ask(&mut connection, &["XADD", LOG, &id, "m", &event]).await?;
+        let _: String = ask(
+            &mut connection,
+            &["EVAL", UNHEARD, "2", &key("lobby"), LOG, &event],
+        )
+        .await?;
     }
     Ok(())
 }

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use wsfleet_tests::client::{Client, Connect};
 use wsfleet_tests::gateway::{Fleet, Gateway, Kind};
 use wsfleet_tests::http::Ask;
-use wsfleet_tests::on_memory_and_redis;
+use wsfleet_tests::on_each_broker;
 use wsfleet_tests::resume::say;
 use wsfleet_tests::wait::until_async;
 
-on_memory_and_redis! {
+on_each_broker! {
     history_is_given_by_pages_as_clients_get_it,
     who_is_in_a_room_is_told_by_pages_from_any_gateway,
     the_rooms_of_a_gateway_are_listed_by_name_and_by_pages,

@@ -6,10 +6,10 @@ use wsfleet_gateway::protocol::Codec;
 use wsfleet_tests::client::{Client, unix_now};
 use wsfleet_tests::gateway::{Fleet, Kind};
 use wsfleet_tests::guarded::Guarded;
-use wsfleet_tests::on_memory_and_redis;
+use wsfleet_tests::on_each_broker;
 use wsfleet_tests::wait::until_async;
 
-on_memory_and_redis! {
+on_each_broker! {
     a_user_is_named_once_however_many_devices_it_has_in_the_order_of_names,
     users_are_told_by_pages,
     a_user_that_left_is_there_until_it_is_announced_as_gone,

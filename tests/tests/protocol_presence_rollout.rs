@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use wsfleet_load::{Load, LoadConfig, Reconnect, RoomLayout};
 use wsfleet_tests::http::Ask;
+use wsfleet_tests::nats::NatsServer;
 use wsfleet_tests::processes::Processes;
 use wsfleet_tests::redis::RedisServer;
 use wsfleet_tests::settings::setting;
@@ -91,27 +92,49 @@ async fn killed_for_good(fleet: &mut Processes, load: &Load, plan: &Plan) -> Res
     Ok((gone, took))
 }
 
+/// Where it is kept who is in the room.
+enum Store {
+    Redis(RedisServer),
+    Nats(NatsServer),
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_are_exact_after_kills_and_nobody_hears_of_a_rollout() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let redis = RedisServer::start().await?;
+    let (report, row) = rolled_out(&Store::Redis(RedisServer::start().await?), &plan).await?;
+    println!("{report}");
+    println!("row: {row}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_is_so_over_nats() -> Result<()> {
+    let plan = Plan::from_environment()?;
+    let (report, row) = rolled_out(&Store::Nats(NatsServer::start().await?), &plan).await?;
+    println!("{report}");
+    println!("over NATS: {row}");
+    Ok(())
+}
+
+/// Kills and replaces gateways as is planned; gives what the clients say, and the row of what came of it.
+async fn rolled_out(store: &Store, plan: &Plan) -> Result<(String, String)> {
     // what these would announce to a crowd that comes is not what is asked
     let quiet = ["--limit", "announceMembers=0"];
     let window = plan.window.to_string();
     let flags = [&quiet[..], &["--drain-window", &window]].concat();
-    let mut fleet = Processes::start(&redis.url(), GATEWAYS, &flags).await?;
+    let mut fleet = Processes::start(&store.url(), GATEWAYS, &flags).await?;
     let load = plan.crowd(&fleet)?;
     plan.all_are_there(&load).await?;
     until_count(&fleet, u64::from(plan.clients)).await?;
 
-    let (gone, took) = killed_for_good(&mut fleet, &load, &plan).await?;
+    let (gone, took) = killed_for_good(&mut fleet, &load, plan).await?;
     for _ in 0..plan.kills {
         let number = rand::rng().random_range(0..GATEWAYS);
         fleet.kill(number, &load).await?;
         plan.all_are_there(&load).await?;
     }
     // whoever was there only under a lease that ran out would be missing, or there twice, when all of them have
-    until_no_lease_is_old(&redis).await?;
+    store.until_no_lease_is_old(plan).await?;
     until_count(&fleet, u64::from(plan.clients)).await?;
 
     // from here on all would hear of anybody who comes or goes
@@ -121,46 +144,71 @@ async fn counts_are_exact_after_kills_and_nobody_hears_of_a_rollout() -> Result<
         fleet.replace(number, &load).await?;
         plan.all_are_there(&load).await?;
     }
-    until_nobody_is_leaving(&redis).await?;
+    store.until_nobody_is_leaving(plan).await?;
     until_count(&fleet, u64::from(plan.clients)).await?;
     let heard = load.snapshot().deliveries.announcements;
     let report = load.stop().await;
-    println!("{report}");
-    println!(
-        "row: | {} | {gone} | {:.1} s | {} | {} | {heard} |",
+    ensure!(heard == 0, "{heard} announcements of users who were back in time");
+    let row = format!(
+        "| {} | {gone} | {:.1} s | {} | {} | {heard} |",
         plan.clients,
         took.as_secs_f64(),
         plan.kills,
         plan.clients
     );
-    ensure!(heard == 0, "{heard} announcements of users who were back in time");
-    Ok(())
+    Ok((report.to_string(), row))
 }
 
-/// Awaits that only the gateways that run have leases, and nothing is to be cleared of others.
-async fn until_no_lease_is_old(redis: &RedisServer) -> Result<()> {
-    until_async("the killed gateways' members are cleared away", || async {
-        let (live, dead): (usize, usize) = redis::pipe()
-            .cmd("ZCARD")
-            .arg("wsfleet:0:presence.live:{fleet}")
-            .cmd("ZCARD")
-            .arg("wsfleet:0:presence.dead:{fleet}")
-            .query_async(&mut redis.connection().await?)
-            .await?;
-        Ok((live, dead) == (GATEWAYS, 0))
-    })
-    .await?;
-    until_nobody_is_leaving(redis).await
-}
+impl Store {
+    fn url(&self) -> String {
+        match self {
+            Self::Redis(redis) => redis.url(),
+            Self::Nats(nats) => nats.url(),
+        }
+    }
 
-/// Awaits that nobody is taken for somebody who may be back.
-async fn until_nobody_is_leaving(redis: &RedisServer) -> Result<()> {
-    until_async("nobody is leaving", || async {
-        let leaving: usize = redis::cmd("ZCARD")
-            .arg("wsfleet:0:room.leaving:{load-0}")
-            .query_async(&mut redis.connection().await?)
-            .await?;
-        Ok(leaving == 0)
-    })
-    .await
+    /// Awaits that only the gateways that run have leases, and nothing is to be cleared of others.
+    async fn until_no_lease_is_old(&self, plan: &Plan) -> Result<()> {
+        until_async("the killed gateways' members are cleared away", || async {
+            let leases = match self {
+                Self::Redis(redis) => {
+                    redis::pipe()
+                        .cmd("ZCARD")
+                        .arg("wsfleet:0:presence.live:{fleet}")
+                        .cmd("ZCARD")
+                        .arg("wsfleet:0:presence.dead:{fleet}")
+                        .query_async(&mut redis.connection().await?)
+                        .await?
+                }
+                Self::Nats(nats) => (
+                    nats.subjects("wsfleet-there", "wsfleet.there.l.leases.>").await?,
+                    0,
+                ),
+            };
+            Ok(leases == (GATEWAYS, 0))
+        })
+        .await?;
+        self.until_nobody_is_leaving(plan).await
+    }
+
+    /// Awaits that nobody is taken for somebody who may be back.
+    async fn until_nobody_is_leaving(&self, plan: &Plan) -> Result<()> {
+        until_async("nobody is leaving", || async {
+            let leaving: usize = match self {
+                Self::Redis(redis) => {
+                    redis::cmd("ZCARD")
+                        .arg("wsfleet:0:room.leaving:{load-0}")
+                        .query_async(&mut redis.connection().await?)
+                        .await?
+                }
+                // a leave is there for as long as it is held back
+                Self::Nats(nats) => {
+                    let stored = nats.subjects("wsfleet-there", "wsfleet.there.r.load-0.>").await?;
+                    stored.saturating_sub(plan.clients as usize)
+                }
+            };
+            Ok(leaving == 0)
+        })
+        .await
+    }
 }

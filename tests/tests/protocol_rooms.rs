@@ -4,9 +4,9 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use wsfleet_tests::client::Client;
 use wsfleet_tests::gateway::{Fleet, Kind};
-use wsfleet_tests::on_memory_and_redis;
+use wsfleet_tests::on_each_broker;
 
-on_memory_and_redis! {
+on_each_broker! {
     a_message_reaches_every_member_on_every_gateway_the_sender_included_with_its_offset,
     every_member_sees_one_order_whoever_sends,
     who_left_hears_no_more_and_who_joins_later_begins_at_the_position_told,

@@ -18,8 +18,7 @@ pub struct BrokerSpec {
     /// Messages go through Redis: rooms, presence and direct messages span all gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisBroker>,
-    /// Messages go through NATS with JetStream: rooms, direct messages and events span all gateways. Who is in a room is not known
-    /// then.
+    /// Messages go through NATS with JetStream: rooms, presence, direct messages and events span all gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nats: Option<NatsBroker>,
 }

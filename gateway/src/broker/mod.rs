@@ -31,7 +31,7 @@ use futures::future::BoxFuture;
 
 pub use event::{Event, encode};
 pub use msg_id::MsgId;
-pub use presence::{Attendance, Attendee, Roll};
+pub use presence::{Attendance, Attendee, PresenceSettings, Roll};
 pub use worker::WorkerEvent;
 
 /// A room, or a user's personal stream. Ordered and hashable: the key of subscriptions.

@@ -1,6 +1,7 @@
 //! Who is in a room: what brokers are told about it, and what they tell.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A connection in a room.
 #[derive(Clone, Copy, Debug)]
@@ -34,4 +35,25 @@ pub struct Attendance {
     pub users: Vec<Arc<str>>,
     /// There are more behind them.
     pub more: bool,
+}
+
+/// How it is told who is in rooms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresenceSettings {
+    /// Name of this gateway, without white space.
+    pub server_id: Arc<str>,
+    /// How long a user who has left may be away before it is told.
+    pub hold: Duration,
+    /// Rooms with more users get no announcements.
+    pub announced: u32,
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self {
+            server_id: Arc::from("gateway"),
+            hold: Duration::from_secs(15),
+            announced: 256,
+        }
+    }
 }

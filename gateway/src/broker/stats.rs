@@ -32,7 +32,7 @@ pub struct Stats {
     pub undecodable: IntCounter,
     /// Times that deliveries piled up beyond bounds: each cost a link.
     pub overflows: IntCounter,
-    /// Members that were told of again, because Redis may have missed or lost them.
+    /// Members that were told of again, because the broker may have missed or lost them.
     pub presence_restored: IntCounter,
     /// Ended gateways whose members this one has cleared away.
     pub presence_cleared: IntCounter,
@@ -89,7 +89,7 @@ impl Stats {
             )?,
             presence_restored: counter(
                 "ws_presence_restored_total",
-                "Members of rooms that Redis was told of again.",
+                "Members of rooms that the broker was told of again.",
             )?,
             presence_cleared: counter(
                 "ws_presence_cleared_total",

@@ -182,6 +182,11 @@ impl Table {
         }
     }
 
+    /// Whether there is such a subscription.
+    pub(in crate::broker) fn has(&self, channel: &[u8]) -> bool {
+        self.inner.lock().entries.contains_key(channel)
+    }
+
     /// Streams subscribed to.
     pub(in crate::broker) fn len(&self) -> usize {
         self.inner.lock().entries.len()

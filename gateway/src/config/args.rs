@@ -34,7 +34,7 @@ pub struct Args {
     pub admin_listen: Option<Text>,
     /// What carries messages between gateways: memory (none), redis://host:port, redis-sentinel://host:port,…/master, or
     /// redis-cluster://host:port,…; rediss://, rediss-sentinel://, rediss-cluster:// with TLS; or nats://host:port,…?replicas=3,
-    /// tls://… with TLS (JetStream; without presence) [default: memory]
+    /// tls://… with TLS (JetStream) [default: memory]
     #[arg(long, value_name = "memory|URL")]
     pub broker: Option<Text>,
     /// File (PEM) with the authorities that vouch for a broker with TLS [default: those that the system trusts]

@@ -81,11 +81,6 @@ impl BrokerChoice {
         }
         Ok(())
     }
-
-    /// Whether it knows who is in the rooms of all gateways.
-    pub const fn knows_presence(&self) -> bool {
-        !matches!(self, Self::Nats(_))
-    }
 }
 
 /// Who vouches for the broker's server, as PEM.

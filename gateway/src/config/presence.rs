@@ -3,8 +3,6 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::broker::BrokerChoice;
-use super::error::ConfigError;
 use super::history::{Histories, Retention};
 use super::values::Allowed;
 use crate::broker::StreamKey;
@@ -57,24 +55,6 @@ impl Presences {
             hold,
             histories,
         }
-    }
-
-    /// The same with this broker: one that does not know who is in the rooms of other gateways has it off everywhere.
-    pub(super) fn of_broker(mut self, broker: &BrokerChoice) -> Result<Self, ConfigError> {
-        if broker.knows_presence() {
-            return Ok(self);
-        }
-        if self.rules.iter().any(|rule| rule.on) {
-            return Err(ConfigError::Conflict {
-                flag: "presence",
-                problem: "not with nats, which does not know who is in the rooms of all gateways; leave PATTERN=on out, or give --broker a Redis",
-            });
-        }
-        self.rules = vec![PresenceRule {
-            pattern: "*".to_owned(),
-            on: false,
-        }];
-        Ok(self)
     }
 
     /// Whether it is known who is in the room; of a personal stream it is not.
@@ -146,19 +126,6 @@ mod tests {
         assert!(!on(&rules, "cursor:2"));
         assert!(!on(&rules, "a=b"));
         assert!(!Presences::default().of(&StreamKey::User("u".into())));
-    }
-
-    #[test]
-    fn with_nats_it_is_off_everywhere_and_a_rule_that_wants_it_on_is_refused() {
-        let broker: BrokerChoice = "nats://h".parse().unwrap();
-        let presences = |rules: &[&str]| {
-            let rules = rules.iter().map(|text| text.parse().unwrap()).collect();
-            Presences::new(rules, PresenceHold::default(), Histories::default()).of_broker(&broker)
-        };
-        let chat = StreamKey::Room("chat".into());
-        assert!(!presences(&["cursor:*=off"]).unwrap().of(&chat));
-        let error = presences(&["chat=on"]).unwrap_err().to_string();
-        assert!(error.contains("not with nats"), "{error}");
     }
 
     #[test]

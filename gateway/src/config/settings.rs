@@ -118,7 +118,7 @@ impl Layers {
         let broker = self
             .value("broker", |args| &args.broker)?
             .unwrap_or(BrokerChoice::Memory);
-        let mut settings = Settings {
+        let settings = Settings {
             listen: self.address("listen", |args| &args.listen, ([0, 0, 0, 0], 8080))?,
             api_listen: self.address("api-listen", |args| &args.api_listen, ([127, 0, 0, 1], 8081))?,
             admin_listen: self.address("admin-listen", |args| &args.admin_listen, ([127, 0, 0, 1], 9090))?,
@@ -171,7 +171,6 @@ impl Layers {
         distinct_ports(&settings)?;
         let authorities = settings.broker_authorities.as_ref();
         settings.broker.allows(settings.durability, authorities)?;
-        settings.presences = settings.presences.of_broker(&settings.broker)?;
         Ok(settings)
     }
 

@@ -153,7 +153,6 @@ fn a_wrong_value_names_its_flag_and_says_what_is_allowed() {
         (&["--broker=nats://h", "--broker-ca-file=Cargo.toml"], &["--broker-ca-file", "holds no certificate"]),
         (&["--broker=tls://h", "--broker-ca-file=/nowhere"], &["--broker-ca-file", "/nowhere", "No such file"]),
         (&["--broker=nats://h", "--durability=replicated"], &["--durability", "?replicas=3"]),
-        (&["--broker=nats://h", "--presence=a=on"], &["--presence", "not with nats"]),
         (&["--broker=nats://h", "--event-stream=e"], &["--event-stream", "<prefix>-events"]),
         (&["--broker=redis://h/zero"], &["--broker", "[/database]"]),
         (&["--durability=disk"], &["--durability", "\"disk\"", "primary or replicated"]),

@@ -1,7 +1,7 @@
 //! The counters by which a revision is judged beside another, from those that Prometheus sees.
 
 use prometheus::core::Metric;
-use wsfleet_crds::admin::GatewayHealth;
+use wsfleet_crds::admin::{GatewayHealth, SLOW_HANDSHAKE_SECONDS};
 
 use super::{Metrics, Rejection};
 use crate::protocol::CloseReason;
@@ -57,12 +57,21 @@ impl Metrics {
         let mut health = GatewayHealth {
             handshakes: self.connections.get(),
             ping_buckets: self.pings(),
+            handshakes_slow: self.slow_handshakes(),
             ..GatewayHealth::default()
         };
         for (reason, counter) in Rejection::ALL.into_iter().zip(&self.rejected) {
             let count = counter.get();
-            if matches!(reason, Rejection::Draining | Rejection::HandshakeRate) {
-                continue;
+            match reason {
+                Rejection::Draining => continue,
+                Rejection::HandshakeRate => {
+                    health.handshakes_paced = count;
+                    continue;
+                }
+                _ => {}
+            }
+            if matches!(reason, Rejection::Capacity) {
+                health.handshakes_full = count;
             }
             if !reason.is_after_upgrade() {
                 health.handshakes += count;
@@ -82,6 +91,19 @@ impl Metrics {
             }
         }
         health
+    }
+
+    /// Handshakes that took longer than [`SLOW_HANDSHAKE_SECONDS`], which is one of the histogram's bounds.
+    fn slow_handshakes(&self) -> u64 {
+        let metric = self.upgrade.metric();
+        let histogram = metric.get_histogram();
+        let quick = histogram
+            .get_bucket()
+            .iter()
+            .take_while(|bucket| bucket.upper_bound() <= SLOW_HANDSHAKE_SECONDS)
+            .last()
+            .map_or(0, prometheus::proto::Bucket::cumulative_count);
+        histogram.get_sample_count().saturating_sub(quick)
     }
 
     /// Pongs by class; the histogram's buckets hold all up to their bounds.
@@ -132,6 +154,9 @@ mod tests {
         ] {
             metrics.closed(reason.code().get(), reason, Initiator::Server, 1.0);
         }
+        for seconds in [0.002, 1.0, 1.5, 9.0] {
+            metrics.upgrade.observe(seconds);
+        }
         for milliseconds in [0.5, 30.0, 30.0, 60_000.0] {
             metrics.heartbeat_latency.observe(milliseconds);
         }
@@ -142,6 +167,14 @@ mod tests {
             health.handshakes_refused,
         );
         assert_eq!(handshakes, (5, 2, 2));
+        assert_eq!(
+            (
+                health.handshakes_full,
+                health.handshakes_paced,
+                health.handshakes_slow
+            ),
+            (1, 1, 2)
+        );
         assert_eq!((health.closes, health.abnormal_closes), (2, 1));
         assert_eq!(health.ping_buckets, [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(health.pings(), 4);

@@ -17,7 +17,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use wsfleet_crds::admin::PING_BOUNDS_MS;
+use wsfleet_crds::admin::{PING_BOUNDS_MS, SLOW_HANDSHAKE_SECONDS};
 
 use crate::protocol::{CloseCode, CloseReason, Initiator, MessageKind};
 
@@ -25,6 +25,21 @@ pub use events::EventCounters;
 pub use resume::ResumeCounters;
 pub use routing::HintCounters;
 pub use slow::SlowCounters;
+
+/// Upper bounds of the classes that handshakes are counted in.
+const UPGRADE_SECONDS: [f64; 11] = [
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.5,
+    SLOW_HANDSHAKE_SECONDS,
+    5.0,
+];
 
 /// Why an upgrade was refused; label `reason` of `ws_admission_rejected_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -248,9 +263,7 @@ impl Metrics {
             upgrade: b.histogram(
                 "ws_upgrade_seconds",
                 "From the upgrade request to the session.",
-                vec![
-                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
-                ],
+                UPGRADE_SECONDS.to_vec(),
             )?,
             slow: SlowCounters::new(&b)?,
             send_queue_bytes: b.gauge("ws_send_queue_bytes", "Bytes that wait for all sockets.")?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::naming::{EVENTS, Names};
 use super::tls::Tls;
+use crate::broker::PresenceSettings;
 use crate::broker::timing::Timing;
 use crate::config::EventStream;
 
@@ -46,6 +47,7 @@ pub struct NatsConfig {
     pub(super) replicas: u8,
     pub(super) names: Names,
     pub(super) events: Option<EventStream>,
+    pub(super) presence: PresenceSettings,
     pub(super) timing: Timing,
 }
 
@@ -71,6 +73,7 @@ impl NatsConfig {
             replicas: 1,
             names: Names("wsfleet".into()),
             events: None,
+            presence: PresenceSettings::default(),
             timing: Timing::default(),
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -105,6 +108,13 @@ impl NatsConfig {
     #[must_use]
     pub fn with_timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
+        self
+    }
+
+    /// The same NATS with this said about who is in rooms.
+    #[must_use]
+    pub fn with_presence(mut self, presence: PresenceSettings) -> Self {
+        self.presence = presence;
         self
     }
 

@@ -12,6 +12,7 @@ use super::config::NatsConfig;
 use super::lanes::Lanes;
 use super::link::Link;
 use super::outbox::Outbox;
+use super::presence::Views;
 use crate::broker::stats::Stats;
 use crate::broker::table::Table;
 use crate::broker::{BrokerError, Sink};
@@ -29,6 +30,10 @@ pub(super) struct Core {
     pub(super) events: Outbox,
     /// What is to be stored of users' connections.
     pub(super) seats: Outbox,
+    /// What is to be stored of rooms' members.
+    pub(super) presence: Outbox,
+    /// Who is in the rooms that have members here.
+    pub(super) views: Views,
     pub(super) sink: Arc<dyn Sink>,
     pub(super) stats: Stats,
     /// The connection, while there is one on which everything is subscribed and compared.

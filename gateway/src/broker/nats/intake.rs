@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::frame::Frame;
 use super::jetstream::Stored;
+use super::presence::is_sign;
 use super::wire::Message;
 use crate::broker::message::Raw;
 
@@ -23,6 +24,8 @@ pub(super) struct Taken {
     pub(super) messages: Vec<Raw>,
     /// The frames that they were in, without their events: channel and frame.
     pub(super) frames: Vec<(Bytes, Stored)>,
+    /// What was said of rooms' members, and of leases.
+    pub(super) presence: Vec<Message>,
     /// Why the link is gone, if it is.
     pub(super) gone: Option<String>,
     /// Messages were dropped because too many waited.
@@ -46,12 +49,16 @@ impl Intake {
     /// Takes a message; [`Intake::wake`] tells of it.
     pub(super) fn put(&self, message: &Message) {
         let mut waiting = self.waiting.lock();
-        let size = message.subscription.len() + message.payload.len() + OVERHEAD;
+        let size = message.subscription.len() + message.payload.len() + message.headers.len() + OVERHEAD;
         if waiting.bytes + size > BYTES {
             waiting.taken.overflow = true;
             return;
         }
         waiting.bytes += size;
+        if is_sign(&message.payload) {
+            waiting.taken.presence.push(message.clone());
+            return;
+        }
         let channel = &message.subscription[..];
         let messages = &mut waiting.taken.messages;
         match Frame::decode(&message.payload) {
@@ -91,6 +98,7 @@ impl Intake {
                     || taken.overflow
                     || !taken.messages.is_empty()
                     || !taken.frames.is_empty()
+                    || !taken.presence.is_empty()
                 {
                     waiting.bytes = 0;
                     return std::mem::take(&mut waiting.taken);

@@ -1,6 +1,7 @@
 //! What is asked of JetStream (docs.nats.io, "JetStream wire API Reference"), and what it answers.
 
 mod prepare;
+mod there;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -87,6 +88,8 @@ struct Answer {
     seq: u64,
     #[serde(default)]
     duplicate: bool,
+    #[serde(default)]
+    purged: u64,
 }
 
 #[derive(Deserialize)]

@@ -9,8 +9,6 @@
 //! The broker starts whether or not NATS can be reached, says so in [`Broker::health`], and keeps trying. While there is no
 //! connection publishes and subscriptions fail at once with a temporary error; subscriptions that stand are kept, and after
 //! a reconnect each is compared with its stream, and what was missed is read.
-//!
-//! Not with NATS: who is in a room; the settings say so before the gateway starts.
 
 mod config;
 mod core;
@@ -19,9 +17,11 @@ mod frame;
 mod intake;
 mod jetstream;
 mod lanes;
+mod lease;
 mod link;
 mod naming;
 mod outbox;
+mod presence;
 mod seats;
 mod session;
 mod streams;
@@ -45,14 +45,15 @@ use super::stats::Stats;
 use super::table::Table;
 use super::timing::Backoff;
 use super::{
-    Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Seat, Sink, Span, StreamKey,
-    Whereabouts, WorkerEvent, encode,
+    Attendance, Attendee, Broker, BrokerError, Health, Page, Position, Publish, Reading, Reply, Roll, Seat,
+    Sink, Span, StreamKey, Whereabouts, WorkerEvent, encode,
 };
 use crate::config::{Histories, Retention};
 use jetstream::JetStream;
 use lanes::{Job, Lanes};
 use link::{ConnectError, Link};
 use outbox::Outbox;
+use presence::{Presence, Views};
 use seats::Seats;
 use session::Session;
 use streams::Read;
@@ -66,6 +67,7 @@ const MARKS: usize = 1_024;
 pub struct NatsBroker {
     core: Arc<Core>,
     seats: Arc<Seats>,
+    presence: Arc<Presence>,
     /// Where the next page of a stream begins, behind what was read of it.
     marks: Arc<Mutex<HashMap<Mark, u64>>>,
 }
@@ -86,14 +88,17 @@ impl NatsBroker {
     /// Fails only by a mistake in the metrics' names.
     pub fn start(config: &NatsConfig, histories: Histories, sink: Arc<dyn Sink>) -> prometheus::Result<Self> {
         let histories = Arc::new(histories);
+        let instance = uuid::Uuid::new_v4().simple().to_string();
         let core = Arc::new(Core {
             config: config.clone(),
-            instance: uuid::Uuid::new_v4().simple().to_string(),
             table: Table::new(Arc::clone(&histories)),
             histories,
             lanes: Lanes::default(),
             events: Outbox::default(),
             seats: Outbox::default(),
+            presence: Outbox::default(),
+            views: Views::new(&config.presence, &instance, config.timing.lease),
+            instance,
             sink,
             stats: Stats::new()?,
             current: Mutex::new(None),
@@ -115,10 +120,17 @@ impl NatsBroker {
         core.tasks.spawn(async move {
             cancelled.run_until_cancelled(count.run()).await;
         });
+        let presence = Arc::new(Presence::new(Arc::clone(&core)));
+        let (attendance, cancelled) = (Arc::clone(&presence), core.cancelled.clone());
+        core.tasks.spawn(async move {
+            let work = futures::future::join(attendance.run(), attendance.announce());
+            cancelled.run_until_cancelled(work).await;
+        });
         core.tasks.close();
         Ok(Self {
             core,
             seats,
+            presence,
             marks: Arc::default(),
         })
     }
@@ -291,6 +303,21 @@ impl Broker for NatsBroker {
         self.seats.give(user, connection);
     }
 
+    fn enter(&self, attendee: &Attendee<'_>, opens: bool) -> bool {
+        self.presence.enter(attendee, opens);
+        true
+    }
+
+    fn exit(&self, attendee: &Attendee<'_>, closes: bool) -> bool {
+        self.presence.exit(attendee, closes);
+        true
+    }
+
+    fn attendance(&self, roll: Roll) -> Option<BoxFuture<'static, Result<Attendance, BrokerError>>> {
+        let presence = Arc::clone(&self.presence);
+        Some(async move { presence.attendance(roll).await }.boxed())
+    }
+
     fn whereabouts(&self, user: &str) -> Option<BoxFuture<'static, Result<Vec<Whereabouts>, BrokerError>>> {
         let (seats, user) = (Arc::clone(&self.seats), user.to_owned());
         Some(async move { seats.list(&user).await }.boxed())
@@ -304,15 +331,17 @@ impl Broker for NatsBroker {
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
-        let (core, seats) = (Arc::clone(&self.core), Arc::clone(&self.seats));
+        let core = Arc::clone(&self.core);
+        let (seats, presence) = (Arc::clone(&self.seats), Arc::clone(&self.presence));
         async move {
-            seats.end().await;
+            futures::future::join(seats.end(), presence.end()).await;
             core.cancelled.cancel();
             core.current.lock().take();
             core.tasks.wait().await;
             core.lanes.end();
             core.events.end();
             core.seats.end();
+            core.presence.end();
         }
         .boxed()
     }

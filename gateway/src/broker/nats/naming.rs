@@ -23,6 +23,11 @@ pub(super) const SEATS: &str = "seats";
 /// Where gateways' leases are.
 pub(super) const LEASE: &str = "lease";
 
+/// Where it is who is in rooms.
+pub(super) const THERE: &str = "there";
+/// Where the leases of those are heard.
+const LEASES: &[u8] = b"l.leases";
+
 /// How everything in NATS begins that is this fleet's.
 #[derive(Clone, Debug)]
 pub(super) struct Names(pub(super) Arc<str>);
@@ -72,6 +77,46 @@ impl Names {
     /// Where a lease is.
     pub(super) fn lease(&self, lease: &str) -> String {
         format!("{}.{LEASE}.{lease}", self.0)
+    }
+
+    /// Where one connection in a room is, under a gateway's lease.
+    pub(super) fn there(&self, channel: &[u8], user: &str, lease: &str, connection: &str) -> String {
+        let room = self.with(THERE, channel);
+        format!("{room}.{}.{lease}.{}", token(user), token(connection))
+    }
+
+    /// All subjects of connections in a room.
+    pub(super) fn all_there(&self, channel: &[u8]) -> String {
+        format!("{}.>", self.with(THERE, channel))
+    }
+
+    /// All subjects of connections under a lease, and its own.
+    pub(super) fn all_under(&self, lease: &str) -> String {
+        format!("{}.{THERE}.*.*.*.{lease}.*", self.0)
+    }
+
+    /// Where the lease of a gateway's members is: as one of a channel that all gateways hear.
+    pub(super) fn there_lease(&self, server: &str, lease: &str) -> String {
+        self.there(LEASES, server, lease, "")
+    }
+
+    /// The same, of whichever gateway.
+    pub(super) fn any_lease(&self, lease: &str) -> String {
+        format!("{}.*.{lease}.*", self.with(THERE, LEASES))
+    }
+
+    /// Where such leases are heard.
+    pub(super) fn leases(&self) -> String {
+        self.live(LEASES)
+    }
+
+    /// Which of these subjects are heard, and where: with the messages of the channel.
+    pub(super) fn heard_there(&self) -> (String, String) {
+        let stored = format!("{}.{THERE}.*.*.*.*.*", self.0);
+        (
+            stored,
+            format!("{}.live.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}", self.0),
+        )
     }
 
     /// The JetStream stream in which a channel is stored.
@@ -127,6 +172,11 @@ pub(super) fn seat(subject: &str) -> Option<(&str, u64)> {
     Some((lease, u64::from_str_radix(connection, 16).ok()?))
 }
 
+/// The lease under which a connection is, by its subject.
+pub(super) fn lease_of(subject: &str) -> Option<&str> {
+    subject.rsplit('.').nth(1)
+}
+
 /// Any text as one token; the empty one, too.
 fn token(text: &str) -> String {
     if text.is_empty() {
@@ -169,6 +219,27 @@ mod tests {
         assert_eq!(seat(&subject), Some(("i-7", 0xbeef)));
         assert_eq!(names.seats_of("a.b"), "wsfleet.seats.a=2Eb.>");
         assert_eq!(names.lease("i-7"), "wsfleet.lease.i-7");
+    }
+
+    #[test]
+    fn a_connection_in_a_room_has_a_subject_and_is_heard_with_the_rooms_messages() {
+        let names = Names("wsfleet".into());
+        let room = channel(&StreamKey::Room("a.b".into()));
+        let subject = names.there(&room, "an n", "i-7", "c.1");
+        assert_eq!(subject, "wsfleet.there.r.a=2Eb.an=20n.i-7.c=2E1");
+        assert_eq!(lease_of(&subject), Some("i-7"));
+        assert_eq!(names.all_there(&room), "wsfleet.there.r.a=2Eb.>");
+        assert_eq!(
+            names.there_lease("g.1", "i-7"),
+            "wsfleet.there.l.leases.g=2E1.i-7.="
+        );
+        assert_eq!(names.any_lease("i-7"), "wsfleet.there.l.leases.*.i-7.*");
+        assert_eq!(lease_of(&names.there_lease("g.1", "i-7")), Some("i-7"));
+        assert_eq!(names.all_under("i-7"), "wsfleet.there.*.*.*.i-7.*");
+        let (stored, heard) = names.heard_there();
+        assert_eq!(stored, "wsfleet.there.*.*.*.*.*");
+        assert_eq!(heard, "wsfleet.live.{{wildcard(1)}}.{{wildcard(2)}}");
+        assert_eq!(names.leases(), "wsfleet.live.l.leases");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep};
 
 use super::core::Core;
@@ -107,12 +108,20 @@ impl Outbox {
     }
 
     /// Calls back when it is known of everything that was put before what became of it.
-    pub(super) fn after(core: &Arc<Core>, which: Which, told: OnStored) {
+    fn after(core: &Arc<Core>, which: Which, told: OnStored) {
         which(core).put(Job {
             letter: None,
             told: Some(told),
         });
         Self::start(core, which);
+    }
+
+    /// Awaits that everything that was put before is stored, or is not.
+    pub(super) async fn flush(core: &Arc<Core>, which: Which) -> Result<(), BrokerError> {
+        let (tell, told) = oneshot::channel();
+        // nobody waits any more
+        Self::after(core, which, Box::new(move |outcome| drop(tell.send(outcome))));
+        told.await.map_err(|_| BrokerError::Unconfirmed)?.map(|_| ())
     }
 
     fn start(core: &Arc<Core>, which: Which) {

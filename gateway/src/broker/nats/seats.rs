@@ -205,11 +205,7 @@ impl Seats {
 
     /// Awaits that everything that was submitted is stored, or is not.
     async fn flush(&self) -> Result<(), BrokerError> {
-        let (tell, told) = oneshot::channel();
-        // nobody waits any more
-        let on_stored: OnStored = Box::new(move |outcome| drop(tell.send(outcome)));
-        Outbox::after(&self.core, |core| &core.seats, on_stored);
-        told.await.map_err(|_| BrokerError::Unconfirmed)?.map(|_| ())
+        Outbox::flush(&self.core, |core| &core.seats).await
     }
 
     fn streams<'a>(&'a self, link: &'a Link) -> JetStream<'a> {

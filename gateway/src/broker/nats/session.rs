@@ -18,6 +18,7 @@ use super::core::Core;
 use super::intake::Taken;
 use super::jetstream::JetStream;
 use super::link::Link;
+use super::presence::LEASES;
 use crate::broker::message::Raw;
 use crate::broker::table::{Changes, Seen, Ticket};
 use crate::broker::timing::Backoff;
@@ -85,6 +86,7 @@ impl Drop for Session<'_> {
         self.core.current.lock().take();
         self.core.up.send_replace(false);
         self.core.table.unlink();
+        self.core.views.doubt();
     }
 }
 
@@ -118,7 +120,12 @@ impl<'a> Session<'a> {
     /// Serves the connection until it is lost; tells why it was.
     pub(super) async fn serve(mut self, backoff: &mut Backoff) -> String {
         let own = self.core.config.names.probe(&self.core.instance);
-        if self.link.subscribe(&own, PROBE).is_err() {
+        let leases = self.core.config.names.leases();
+        let subscribed = self.link.subscribe(&own, PROBE);
+        if subscribed
+            .and_then(|()| self.link.subscribe(&leases, LEASES))
+            .is_err()
+        {
             return "closed at once".into();
         }
         let link = Arc::clone(&self.link);
@@ -280,6 +287,7 @@ impl<'a> Session<'a> {
         for (channel, frame) in taken.frames {
             core.lanes.hear(&channel, frame);
         }
+        core.views.hear(&taken.presence);
         let (deliveries, mut seen, holes) = core.table.deliveries(&taken.messages);
         self.repairs.add(holes);
         if !deliveries.is_empty() {

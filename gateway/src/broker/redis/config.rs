@@ -16,6 +16,7 @@ use redis::{
 pub use self::url::ConfigError;
 pub(super) use self::url::{Server, Shape};
 use super::script::Channels;
+use crate::broker::PresenceSettings;
 use crate::broker::timing::Timing;
 use crate::config::{Durability, EventStream};
 
@@ -40,27 +41,6 @@ pub struct RedisConfig {
 struct Tls {
     /// Who vouches for them, as PEM; unless there is one, those that the system trusts.
     authorities: Option<Arc<[u8]>>,
-}
-
-/// How it is told who is in rooms.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PresenceSettings {
-    /// Name of this gateway, without white space.
-    pub server_id: Arc<str>,
-    /// How long a user who has left may be away before it is told.
-    pub hold: Duration,
-    /// Rooms with more users get no announcements.
-    pub announced: u32,
-}
-
-impl Default for PresenceSettings {
-    fn default() -> Self {
-        Self {
-            server_id: Arc::from("gateway"),
-            hold: Duration::from_secs(15),
-            announced: 256,
-        }
-    }
 }
 
 impl RedisConfig {

@@ -61,9 +61,10 @@ use seats::Seats;
 use shard::{Common, Shard};
 use shards::Shards;
 
+pub use super::PresenceSettings;
 pub use super::stats::Stats;
 pub use super::timing::Timing;
-pub use config::{ConfigError, PresenceSettings, RedisConfig};
+pub use config::{ConfigError, RedisConfig};
 
 /// A broker on Redis, of whatever shape. Dropping it ends its work; [`Broker::close`] also waits for the end.
 pub struct RedisBroker {

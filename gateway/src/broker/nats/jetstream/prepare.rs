@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::naming::{AT, EVENTS, FLEET, ID, LEASE, SEATS};
+use super::super::naming::{AT, EVENTS, FLEET, ID, LEASE, SEATS, THERE};
+use super::super::presence::THERE_TTL;
 use super::super::seats::SEATS_TTL;
 use super::{Answer, JetStream};
 use crate::broker::{BrokerError, MSG_ID_TTL};
@@ -37,6 +38,12 @@ impl JetStream<'_> {
             "subjects": [names.all(SEATS), names.all(LEASE)],
         });
         self.make(SEATS, &seats).await?;
+        let (stored, heard) = names.heard_there();
+        let there = json!({
+            "storage": "memory", "max_msgs_per_subject": 1, "max_age": nanos(THERE_TTL), "allow_msg_ttl": true,
+            "republish": { "src": stored, "dest": heard },
+        });
+        self.make(THERE, &there).await?;
         match &self.config.events {
             Some(events) => {
                 let kept = json!({ "storage": "file", "max_msgs": events.length });

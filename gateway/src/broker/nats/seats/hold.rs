@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::{sleep, timeout};
 
-use super::super::jetstream::{Appended, appended};
+use super::super::lease;
 use super::{LEASE, Lease, PATIENCE, PAUSE, Seats, Standing, given_up};
 use crate::broker::BrokerError;
 
@@ -99,19 +99,8 @@ impl Seats {
 
     /// Prolongs a lease by this renewal of it, 0 for a new one; nothing when it has run out, or was taken away.
     async fn renew(&self, name: &str, last: u64) -> Result<Option<u64>, BrokerError> {
-        let config = &self.core.config;
-        let (last, lasts) = (last.to_string(), format!("{}s", LEASE.as_secs()));
-        let headers = [
-            ("Nats-Expected-Last-Subject-Sequence", &*last),
-            ("Nats-TTL", &*lasts),
-        ];
-        let subject = config.names.lease(name);
-        let link = self.core.link()?;
-        let mut answers = link.ask(&subject, &headers, self.gateway.as_bytes())?;
-        Ok(match appended(&answers.next(config.timing.answer).await?)? {
-            Appended::At(sequence) => Some(sequence),
-            Appended::Duplicate(_) | Appended::Conflict => None,
-        })
+        let subject = self.core.config.names.lease(name);
+        lease::renew(&self.core, &subject, self.gateway.as_bytes(), (last, LEASE)).await
     }
 
     /// Adds one part of what is there, each while it cannot leave, so that its removal comes later; false when there is

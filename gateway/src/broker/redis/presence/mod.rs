@@ -14,10 +14,9 @@ use futures::future::{try_join_all, try_join3};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::super::{Attendance, Attendee, BrokerError, Roll, Sink, StreamKey};
+use super::super::{Attendance, Attendee, BrokerError, PresenceSettings, Roll, Sink, StreamKey};
 use super::answer::Answer;
 use super::attend::{Enter, Fleet, FleetRequest, PresenceRequest, Under};
-use super::config::PresenceSettings;
 use super::naming;
 use super::script::Request;
 use super::shards::Shards;

@@ -97,8 +97,14 @@ pub mod reason {
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     /// Progressing: gateways that hold too many sockets do not accept until the others have caught up.
     pub const REBALANCING: &str = "Rebalancing";
+    /// Progressing: the resource was deleted, and waits until its gateways hold no socket any more.
+    pub const DELETING: &str = "Deleting";
     /// Draining: sockets are being closed.
     pub const CLOSING_SOCKETS: &str = "ClosingSockets";
+    /// Draining: sockets are closed more slowly, since clients have trouble to connect to the other gateways.
+    pub const SLOWED_DOWN: &str = "SlowedDown";
+    /// Draining: a pod still holds sockets after `drain.timeoutSeconds`, and is kept.
+    pub const DEADLINE_PASSED: &str = "DeadlinePassed";
     /// Draining: none.
     pub const NO_DRAIN: &str = "NoDrain";
     /// HeadroomSufficient: a pod waits because the others are too full to take its sockets.

@@ -19,8 +19,12 @@ pub const CANARY_PASSED: &str = "CanaryPassed";
 pub const DRAIN_STARTED: &str = "DrainStarted";
 /// A pod holds no socket any more, and is deleted.
 pub const DRAIN_COMPLETED: &str = "DrainCompleted";
-/// A pod is deleted with sockets, or because it does not answer.
+/// Sockets are closed more slowly, since clients have trouble to connect to the other gateways.
+pub const DRAIN_SLOWED_DOWN: &str = "DrainSlowedDown";
+/// A pod is deleted with sockets, or kept with them beyond its time, or deleted because it does not answer.
 pub const DRAIN_TIMED_OUT: &str = "DrainTimedOut";
+/// A pod that did not come up in its time is deleted and made again.
+pub const POD_REMADE: &str = "PodRemade";
 /// More gateways are wanted.
 pub const SCALED_UP: &str = "ScaledUp";
 /// Fewer gateways are wanted.

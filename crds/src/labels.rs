@@ -59,6 +59,8 @@ pub const ROLLOUT_FAILED: &str = "wsfleet.dev/rollout-failed";
 pub const APPLIED_HASH: &str = "wsfleet.dev/applied-hash";
 /// Annotation of the resource: ring of the autoscaler's last recommendations, so that a new leader keeps the window.
 pub const RECOMMENDATIONS: &str = "wsfleet.dev/autoscaler-recommendations";
+/// Finalizer of a resource whose `deletionPolicy` is Drain: it goes when its gateways hold no socket any more.
+pub const DRAIN_FINALIZER: &str = "wsfleet.dev/drain";
 
 /// The phase label of a gateway pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -29,6 +29,9 @@ pub enum GatewayError {
     /// No connection, or it broke: the gateway is unreachable, try again.
     #[error("unreachable: {0}")]
     Unreachable(#[from] hyper_util::client::legacy::Error),
+    /// There is no token to ask with: make the Secret again.
+    #[error("there is no admin token to ask with")]
+    NoToken,
     /// The token is not the gateway's: read the Secret again.
     #[error("the gateway refuses the admin token")]
     Unauthorized,

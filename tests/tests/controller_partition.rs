@@ -92,7 +92,7 @@ async fn until_story(
 /// Whether an event says that the pod was given up.
 async fn was_given_up(fleet: &Fleet, pod: &Pod) -> Result<bool, Failure> {
     let events = fleet.namespace.api::<Event>();
-    let words = format!("{} does not answer for", pod.name_any());
+    let words = format!("{} could not be told to drain for", pod.name_any());
     let events = events.list(&ListParams::default()).await?;
     let notes = events.items.into_iter().filter_map(|event| event.note);
     Ok(notes.into_iter().any(|note| note.starts_with(&words)))

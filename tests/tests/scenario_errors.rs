@@ -104,7 +104,8 @@ async fn a_resource_that_the_operator_cannot_read_stops_nothing_but_itself() -> 
     let cluster = Cluster::connect().await?;
     let fleet = Fleet::prepare(&cluster, "malformed").await?;
     let malformed = json!({
-        "apiVersion": "wsfleet.dev/v1alpha1", "kind": "WebSocketCluster", "metadata": {"name": "malformed"},
+        "apiVersion": "wsfleet.dev/v1alpha1", "kind": "WebSocketCluster",
+        "metadata": {"name": "malformed", "finalizers": ["wsfleet.dev/drain"]},
         "spec": {
             "broker": {"redis": {"url": "redis://redis:6379"}}, "auth": {"anonymous": {}},
             "drain": {"settleSeconds": "ten"},
@@ -175,6 +176,12 @@ async fn a_resource_that_the_operator_cannot_read_stops_nothing_but_itself() -> 
         "the operator never crashed"
     );
     println!("{events}{conditions}");
+
+    // how it was to be drained nobody can read; it goes all the same
+    let namespace = fleet.namespace.name();
+    cluster
+        .kubectl(&["delete", "wsc", "malformed", "-n", namespace, "--timeout=60s"])
+        .await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::IntOrPercent;
-use super::default::{int, percent};
+use super::default::{int, percent, yes};
 use crate::admin::{DrainOrder, default_close_code};
 
 /// How a pod is emptied before it goes. A pod first stops accepting, then has its sockets closed at the fleet's rate,
@@ -59,6 +59,16 @@ pub struct DrainSpec {
     /// How clients are told to come back.
     #[serde(default)]
     pub reconnect: ReconnectSpec,
+    /// Close sockets more slowly while the gateways that take the clients back fail handshakes, turn clients away, or take
+    /// longer than a second for more than one in a hundred of them. Default true: the rate is halved then, and grows by a
+    /// tenth every 5 seconds while they are well. False: always the full rate.
+    #[serde(default = "yes")]
+    pub adaptive: bool,
+    /// What happens to a pod that still holds sockets after timeoutSeconds. Delete (default): it is deleted, and closes
+    /// the rest within its grace period. Hold: it stays and goes on closing at the fleet's rate, and the condition Draining
+    /// says so. A pod on a node that is being drained is deleted after disruption.nodeDrainTimeoutSeconds in any case.
+    #[serde(default)]
+    pub on_timeout: OnTimeout,
     /// Seconds that a gateway under drain may be out of reach before its pod is deleted, which makes it drain by itself.
     /// Default 30.
     #[serde(default = "int::<30>")]
@@ -82,10 +92,22 @@ impl Default for DrainSpec {
             order: DrainOrder::IdleFirst,
             close_code: 1012,
             reconnect: ReconnectSpec::default(),
+            adaptive: true,
+            on_timeout: OnTimeout::default(),
             unreachable_seconds: 30,
             passive_seconds: PassiveSpec::default(),
         }
     }
+}
+
+/// What happens to a pod that still holds sockets when its drain's time is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnTimeout {
+    #[allow(missing_docs, reason = "a doc on a variant would make the schema a oneOf")]
+    #[default]
+    Delete,
+    #[allow(missing_docs, reason = "as above")]
+    Hold,
 }
 
 /// How clients are told to come back.

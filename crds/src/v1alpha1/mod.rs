@@ -32,6 +32,7 @@ mod tls;
 mod topology;
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use analysis::{AnalysisSpec, BuiltinAnalysis};
@@ -42,7 +43,7 @@ pub use autoscaling::{
 pub use broker::{BrokerSpec, Durability, Events, MemoryBroker, NatsBroker, NatsEvents, RedisBroker};
 pub use crd::{crd, crd_yaml};
 pub use disruption::{DisruptionMode, DisruptionSpec};
-pub use drain::{DrainSpec, PassiveSpec, ReconnectSpec};
+pub use drain::{DrainSpec, OnTimeout, PassiveSpec, ReconnectSpec};
 pub use gateway::{API_PORT, CapacitySpec, GatewaySpec, SlowConsumerPolicy, SlowConsumerRule};
 pub use history::{DirectHistory, DirectHistoryPolicy, HistoryPolicy, HistoryRule};
 pub use int_or_percent::{IntOrPercent, ParseIntOrPercentError};
@@ -146,6 +147,21 @@ pub struct WebSocketClusterSpec {
     /// Where the pods go.
     #[serde(default)]
     pub topology: TopologySpec,
+    /// What happens to open sockets when the resource is deleted. Graceful (default): the pods are deleted together and each
+    /// closes its sockets over drain.timeoutSeconds. Drain: a finalizer keeps the resource until all its sockets were closed
+    /// at the fleet's rate; an operator must run for that.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What happens to open sockets when the resource is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    #[allow(missing_docs, reason = "a doc on a variant would make the schema a oneOf")]
+    #[default]
+    Graceful,
+    #[allow(missing_docs, reason = "as above")]
+    Drain,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

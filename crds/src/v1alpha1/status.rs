@@ -42,7 +42,7 @@ pub struct WebSocketClusterStatus {
     /// Label selector of the pods, for the scale subresource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Hash of the revision that the fleet last ran completely.
+    /// Hash of the revision that the fleet last ran completely; one that is asked for while the fleet is of no pods is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_revision: Option<String>,
     /// Hash of the revision that the specification asks for.

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use kube::api::Preconditions;
+use kube::api::{PatchParams, Preconditions};
 use thiserror::Error;
 use tokio::time::timeout;
 use tracing::info;
+use wsfleet_crds::labels::FIELD_MANAGER;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use crate::gateway::GatewayClient;
@@ -27,6 +28,14 @@ use crate::plan::action::Action;
 
 /// How long one call to the API server may take, the client's own retries included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A patch in the operator's name.
+pub(crate) fn patch_params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
 
 /// Why an action failed; it ends the pass.
 #[derive(Debug, Error)]
@@ -199,6 +208,10 @@ impl Pass<'_> {
                     .await
             }
             Action::RecordRecommendations(text) => self.record_recommendations(&text).await,
+            Action::SetFinalizers { finalizers, version } => {
+                info!(cluster, ?finalizers, "set finalizers");
+                self.set_finalizers(&finalizers, version.as_deref()).await
+            }
         }
     }
 

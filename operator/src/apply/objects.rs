@@ -21,7 +21,7 @@ use tracing::info;
 use wsfleet_crds::labels::{self, FIELD_MANAGER};
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
-use super::{ApplyError, Pass};
+use super::{ApplyError, Pass, patch_params};
 use crate::observe::model::{Applied, OwnedKind, OwnedView};
 use crate::plan::drift;
 use crate::plan::resources::secret::TOKEN_KEY;
@@ -245,18 +245,34 @@ impl Pass<'_> {
         self.applier.observer.written_clusters.changed(cluster);
         Ok(())
     }
+
+    pub(super) async fn set_finalizers(
+        &self,
+        finalizers: &[String],
+        version: Option<&str>,
+    ) -> Result<(), ApplyError> {
+        const ACTION: &str = "set finalizers of WebSocketCluster";
+        // a list is replaced as a whole: what somebody else has added meanwhile must not go
+        let patch = json!({
+            "metadata": {"uid": self.id.uid, "resourceVersion": version, "finalizers": finalizers}
+        });
+        let api: Api<WebSocketCluster> = Api::namespaced(self.applier.client.clone(), &self.id.namespace);
+        let params = patch_params();
+        let patch = Patch::Merge(&patch);
+        match self.call(ACTION, api.patch(&self.id.name, &params, &patch)).await {
+            Ok(cluster) => self.applier.observer.written_clusters.changed(cluster),
+            Err(error) if error.is(kube::core::Status::is_conflict) => return Err(ApplyError::Stale(ACTION)),
+            // it was the last one
+            Err(error) if error.is(kube::core::Status::is_not_found) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
 }
 
 fn post_params() -> PostParams {
     PostParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PostParams::default()
-    }
-}
-
-fn patch_params() -> PatchParams {
-    PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
     }
 }

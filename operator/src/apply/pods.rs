@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use wsfleet_crds::labels::FIELD_MANAGER;
 
-use super::{ApplyError, CallError, Pass};
+use super::{ApplyError, CallError, Pass, patch_params};
 use crate::observe::model::DryRun;
 
 impl Pass<'_> {
@@ -86,10 +86,7 @@ impl Pass<'_> {
         annotations: &BTreeMap<String, Option<String>>,
     ) -> Result<(), ApplyError> {
         let patch = json!({"metadata": {"uid": uid, "labels": labels, "annotations": annotations}});
-        let params = PatchParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
+        let params = patch_params();
         match self
             .call(
                 "mark pod",

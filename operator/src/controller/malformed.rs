@@ -1,11 +1,14 @@
 //! A resource that does not parse: stored under another schema, or let through by a looser one.
 //!
-//! Its pods go on serving, and nothing of it is touched. It is reported once per text of the error: a Warning event, a
-//! log line and the condition Ready=False, so that whoever wrote it finds out; other resources never notice.
+//! Its pods go on serving, and nothing of it is touched but the finalizer when somebody deletes it. It is reported once per
+//! text of the error: a Warning event, a log line and the condition Ready=False, so that whoever wrote it finds out; other
+//! resources never notice.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, Patch};
 use kube::core::error_boundary::InvalidObject;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
@@ -13,14 +16,17 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 use wsfleet_crds::condition::{self, ConditionType};
 use wsfleet_crds::event;
-use wsfleet_crds::labels::FIELD_MANAGER;
+use wsfleet_crds::labels::DRAIN_FINALIZER;
 use wsfleet_crds::v1alpha1::WebSocketCluster;
 
 use super::Context;
-use crate::apply::CALL_TIMEOUT;
+use crate::apply::{CALL_TIMEOUT, patch_params};
 use crate::observe::Identity;
 use crate::observe::stores::Root;
 use crate::plan::action::EventDraft;
+
+/// When to try again to let a deleted object go.
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
 
 /// Reports the object, unless this very error was reported already.
 pub(super) async fn report(context: &Context, id: &Identity, root: &Root, invalid: &InvalidObject) {
@@ -64,6 +70,38 @@ pub(super) async fn report(context: &Context, id: &Identity, root: &Root, invali
     }
 }
 
+/// Lets a deleted object go. How it is to be drained cannot be read, and it must not stay for ever because of that: its pods
+/// go with it, and each drains by itself. False when that has to be tried again.
+pub(super) async fn release(context: &Context, id: &Identity, invalid: &InvalidObject) -> bool {
+    let metadata = &invalid.metadata;
+    let finalizers = metadata.finalizers.as_deref().unwrap_or_default();
+    if metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|it| it == DRAIN_FINALIZER) {
+        return true;
+    }
+    let others: Vec<_> = finalizers.iter().filter(|it| *it != DRAIN_FINALIZER).collect();
+    let patch = json!({"metadata": {
+        "uid": id.uid, "resourceVersion": metadata.resource_version, "finalizers": others,
+    }});
+    let api = untyped(context, id);
+    let (params, patch) = (patch_params(), Patch::Merge(&patch));
+    match timeout(CALL_TIMEOUT, api.patch(&id.name, &params, &patch)).await {
+        Ok(Ok(_)) => {
+            warn!(
+                namespace = id.namespace,
+                cluster = id.name,
+                "a malformed resource was deleted and is let go, its gateways drain by themselves"
+            );
+            true
+        }
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => true,
+        Ok(Err(error)) => {
+            warn!(cluster = id.name, %error, "the malformed resource is not let go");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
 /// Untyped, for the object does not fit the type.
 fn untyped(context: &Context, id: &Identity) -> Api<DynamicObject> {
     let resource = ApiResource::erase::<WebSocketCluster>(&());
@@ -83,11 +121,7 @@ async fn located(context: &Context, id: &Identity) -> Option<String> {
 async fn mark(context: &Context, id: &Identity, generation: i64, text: &str) -> Result<(), String> {
     let api = untyped(context, id);
     let patch = condition(id, generation, text);
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    let patch = Patch::Merge(&patch);
+    let (params, patch) = (patch_params(), Patch::Merge(&patch));
     let call = api.patch_status(&id.name, &params, &patch);
     match timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(_)) => Ok(()),

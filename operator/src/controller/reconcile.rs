@@ -20,7 +20,7 @@ use crate::observe::secrets::RECHECK_MISSING;
 use crate::observe::stores::Root;
 use crate::observe::{Identity, ObserveError};
 use crate::plan::action::{EventDraft, Plan};
-use crate::plan::plan;
+use crate::plan::{deletion, plan};
 use crate::status::{self, Decision, StatusError};
 
 /// A resource is looked at this often even if nothing happens.
@@ -65,10 +65,15 @@ pub(super) async fn reconcile(root: Arc<Root>, context: Arc<Context>) -> Result<
         Ok(cluster) => context.newest(cluster),
         Err(invalid) => {
             malformed::report(&context, &id, &root, invalid).await;
-            return Ok(Action::await_change());
+            let is_done = malformed::release(&context, &id, invalid).await;
+            return Ok(if is_done {
+                Action::await_change()
+            } else {
+                Action::requeue(malformed::AGAIN)
+            });
         }
     };
-    if cluster.metadata.deletion_timestamp.is_some() {
+    if deletion::is_deleted(&cluster) && !deletion::is_held(&cluster) {
         // the garbage collector deletes what the resource owns; each gateway drains itself
         return Ok(Action::await_change());
     }
@@ -80,11 +85,12 @@ pub(super) async fn reconcile(root: Arc<Root>, context: Arc<Context>) -> Result<
         events,
         next_wakeup,
         crowded,
+        pace,
     } = plan(&cluster, &observed, &context.defaults, now);
-    context
-        .observer()
-        .memory
-        .update(&id.uid, |remembered| remembered.crowded = crowded);
+    context.observer().memory.update(&id.uid, |remembered| {
+        remembered.crowded = crowded;
+        remembered.pace = pace;
+    });
     let applied = context.applier.apply(&cluster, &id, &observed, actions).await;
     show(&context, &id, &observed, &status);
     tell(&context, &cluster, &applied, events).await;

@@ -10,6 +10,7 @@ use wsfleet_crds::labels::DrainReason;
 use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStatus, WebSocketClusterStatus};
 
 use super::model::{Applied, DryRun, Lease, OwnedKind};
+use crate::plan::pace::Pace;
 
 /// Memory of one resource.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub struct Remembered {
     pub leases: BTreeMap<String, Lease>,
     /// Pods that hold too many sockets, by UID, and since when.
     pub crowded: BTreeMap<String, Timestamp>,
+    /// How much of the budget drains may use.
+    pub pace: Pace,
     /// What came of the last apply of an owned object.
     pub applied: BTreeMap<(OwnedKind, String), Applied>,
     /// What the rollout under way, or the last one, has cost.

@@ -140,6 +140,7 @@ impl Observer {
             metrics: self.metrics(&id, cluster, &pods),
             leases: remembered.leases,
             crowded: remembered.crowded,
+            pace: remembered.pace,
             cost: remembered.cost,
             analyses: self.samples.analyses(&id.uid),
             leader_since: term.since,

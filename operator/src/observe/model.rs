@@ -15,6 +15,7 @@ use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::memory::RolloutCost;
 use crate::plan::RolloutMarkers;
+use crate::plan::pace::Pace;
 use crate::plan::revision::RevisionData;
 
 /// Everything read about one cluster.
@@ -43,6 +44,8 @@ pub struct Observed {
     /// Pods that hold too many sockets, by UID, and since when, as the last plan said. Lost with the process, which only
     /// makes them wait anew.
     pub crowded: BTreeMap<String, Timestamp>,
+    /// How much of the budget drains may use, as the last plan said. Lost with the process: all of it then.
+    pub pace: Pace,
     /// What the rollout under way, or the last one, has cost so far.
     pub cost: RolloutCost,
     /// When this process became leader: leases of the leader before it may be in force for a while longer.
@@ -156,8 +159,12 @@ pub struct PodView {
     pub gateway: Option<(Timestamp, GatewayState)>,
     /// What it had counted at some times of the rollout, the oldest first.
     pub health: Vec<(Timestamp, GatewayHealth)>,
+    /// What it had counted when it answered the last time but one, and when that was.
+    pub counted_before: Option<(Timestamp, GatewayHealth)>,
     /// Since when calls to the gateway fail without a success in between.
     pub unreachable_since: Option<Timestamp>,
+    /// Since when the gateway has not told its state, whether it does not answer or refuses to: nothing can be asked of it.
+    pub silent_since: Option<Timestamp>,
 }
 
 /// What the planner needs of a node.

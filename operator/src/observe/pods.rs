@@ -55,7 +55,9 @@ pub fn view(pod: &Pod, node: Option<NodeView>, sample: Option<Sample>) -> Option
         drain: drain_markers(pod),
         gateway: sample.state,
         health: sample.health,
+        counted_before: sample.counted_before,
         unreachable_since: sample.unreachable_since,
+        silent_since: sample.silent_since,
         name,
     })
 }

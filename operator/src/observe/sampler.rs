@@ -139,7 +139,13 @@ impl Sampler {
         }
         let token = match self.observer.token(id, cluster).await {
             Ok(Some(token)) => token,
-            Ok(None) => return false,
+            Ok(None) => {
+                let silent = |changed: bool, (pod, _): &(Arc<Pod>, Endpoint)| {
+                    self.note(id, cluster, pod, &Err(GatewayError::NoToken)) || changed
+                };
+                return targets.iter().fold(false, silent);
+            }
+            // whether there is one is not known
             Err(error) => {
                 debug!(cluster = id.name, %error, "no token to ask gateways with");
                 return false;

@@ -18,8 +18,12 @@ pub(super) const HEALTH_KEPT: usize = 14;
 pub struct Sample {
     /// Its last answer, and when it came.
     pub state: Option<(Timestamp, GatewayState)>,
+    /// What it had counted the time before, and when that was.
+    pub counted_before: Option<(Timestamp, GatewayHealth)>,
     /// Since when it does not answer.
     pub unreachable_since: Option<Timestamp>,
+    /// Since when it has not told its state, whether it does not answer or refuses to.
+    pub silent_since: Option<Timestamp>,
     /// What it had counted at some times before, the oldest first; empty unless a rollout is under way.
     pub health: Vec<(Timestamp, GatewayHealth)>,
 }
@@ -60,19 +64,22 @@ impl Samples {
         match answer {
             Ok(state) => {
                 let change = compare(sample, state);
+                sample.counted_before = sample.state.as_ref().map(|(at, state)| (*at, state.health));
                 sample.state = Some((now, state.clone()));
                 sample.unreachable_since = None;
+                sample.silent_since = None;
                 change
             }
-            Err(error) if error.is_unreachable() => {
-                let relevant = sample.unreachable_since.is_none();
-                sample.unreachable_since.get_or_insert(now);
+            Err(error) => {
+                let is_news = |since: &mut Option<Timestamp>| since.replace(since.unwrap_or(now)).is_none();
+                let fell_silent = is_news(&mut sample.silent_since);
+                let relevant =
+                    fell_silent | (error.is_unreachable() && is_news(&mut sample.unreachable_since));
                 Change {
                     relevant,
                     ..Change::default()
                 }
             }
-            Err(_) => Change::default(),
         }
     }
 
@@ -200,7 +207,7 @@ fn compare(before: &Sample, now: &GatewayState) -> Change {
     let since = |old: u64, now: u64| if same_drain { now.saturating_sub(old) } else { now };
     let counts = now.drain_id.is_some();
     Change {
-        relevant: before.unreachable_since.is_some() || still != *old,
+        relevant: before.silent_since.is_some() || still != *old,
         forced: if counts {
             since(old.forced_closed, now.forced_closed)
         } else {
@@ -263,6 +270,27 @@ mod tests {
             "it is back"
         );
         assert_eq!(samples.get("u").unwrap().unreachable_since, None);
+    }
+
+    #[test]
+    fn a_gateway_that_refuses_to_tell_its_state_is_silent_and_not_unreachable() {
+        let samples = Samples::default();
+        samples.record("u", at(1), &Ok(state(7, None)));
+        assert!(
+            samples
+                .record("u", at(5), &Err(GatewayError::Unauthorized))
+                .relevant
+        );
+        assert!(!samples.record("u", at(6), &Err(GatewayError::NoToken)).relevant);
+        assert!(samples.record("u", at(7), &Err(GatewayError::Timeout)).relevant);
+        let sample = samples.get("u").unwrap();
+        assert_eq!(
+            (sample.silent_since, sample.unreachable_since),
+            (Some(at(5)), Some(at(7)))
+        );
+        assert!(samples.record("u", at(9), &Ok(state(7, None))).relevant);
+        let sample = samples.get("u").unwrap();
+        assert_eq!((sample.silent_since, sample.unreachable_since), (None, None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::pace::Pace;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
@@ -23,6 +24,8 @@ pub struct Plan {
     pub next_wakeup: Duration,
     /// Pods that hold too many sockets, by UID, and since when: to be remembered until the next plan.
     pub crowded: BTreeMap<String, Timestamp>,
+    /// How much of the budget drains may use: to be remembered likewise.
+    pub pace: Pace,
 }
 
 /// A side effect.
@@ -102,6 +105,13 @@ pub enum Action {
     /// Replace the recommendations annotation of the resource (coalesced: at most one write a minute while scaling
     /// matters, none while nothing changes).
     RecordRecommendations(String),
+    /// Replace the finalizers of the resource, which must not have changed meanwhile.
+    SetFinalizers {
+        /// All of them.
+        finalizers: Vec<String>,
+        /// Version of the resource that they were read from.
+        version: Option<String>,
+    },
 }
 
 /// A Kubernetes event to publish.

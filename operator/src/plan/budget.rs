@@ -7,10 +7,9 @@
 use jiff::Timestamp;
 use wsfleet_crds::admin::{DrainMode, GatewayPhase};
 use wsfleet_crds::labels::PodPhase;
-use wsfleet_crds::v1alpha1::DrainSpec;
 
 use super::draft::{Draft, LEASE_SECONDS, Pass, Shed};
-use super::fleet::{Fleet, Member, State};
+use super::fleet::{Member, State};
 use super::rebalance;
 use super::time::after;
 use crate::observe::model::Lease;
@@ -20,21 +19,23 @@ const RENEW_SECONDS: u32 = 5;
 
 /// Closes per second, in thousandths, that the fleet may suffer: the share of its sockets within floor and ceiling. What a
 /// gateway held that is not heard from any more does not count: its clients may be elsewhere already, and counted there.
-pub(crate) fn budget_millis(drain: &DrainSpec, fleet: &Fleet<'_>) -> u64 {
+/// While those that come back are not served well it is less ([`Pace`](super::pace::Pace)).
+pub(crate) fn budget_millis(pass: &Pass<'_>) -> u64 {
+    let drain = &pass.cluster.spec.drain;
     let heard_from =
         |member: &Member<'_>| member.state != State::Gone && member.pod.unreachable_since.is_none();
-    let sockets: u64 = fleet.filter(heard_from).map(Member::known_connections).sum();
+    let sockets: u64 = pass.fleet.filter(heard_from).map(Member::known_connections).sum();
     let share = sockets.saturating_mul(u64::from(drain.max_disconnect_permille));
     let floor = u64::from(drain.min_disconnects_per_second) * 1000;
     let ceiling = drain
         .max_disconnects_per_second
         .map_or(u64::MAX, |ceiling| u64::from(ceiling) * 1000);
-    share.max(floor).min(ceiling)
+    pass.pace.of(share.max(floor).min(ceiling))
 }
 
 /// Grants and renews leases.
 pub(crate) fn grant(pass: &Pass<'_>, draft: &mut Draft) {
-    let budget = budget_millis(&pass.cluster.spec.drain, pass.fleet).saturating_sub(self_drained(pass));
+    let budget = budget_millis(pass).saturating_sub(self_drained(pass));
     let claims = claims(pass, draft, budget);
     if claims.is_empty() || revoke_foreign(pass, draft) {
         return;
@@ -60,17 +61,27 @@ pub(crate) fn grant(pass: &Pass<'_>, draft: &mut Draft) {
             // one from before the pod was made is of another pod that had its name
             lease.until > pass.now && lease.granted_at >= member.pod.created_at
         });
+        let held = lease.map_or(0, |lease| lease.rate_millis);
         if let Some(renewal) = lease.map(|lease| after(lease.granted_at, RENEW_SECONDS))
             && renewal > pass.now
+            // what has become much less must not wait
+            && share.saturating_mul(4) >= held.saturating_mul(3)
         {
             draft.wake_at(renewal, pass.now);
             continue;
         }
-        let held = lease.map_or(0, |lease| lease.rate_millis);
         let raise = share.saturating_sub(held).min(free);
         free -= raise;
         let rate = share.min(held + raise);
         if rate == 0 {
+            if let (Some(markers), true) = (&member.pod.drain, held > 0) {
+                // ends the lease
+                draft.call(
+                    pass,
+                    member.pod,
+                    pass.request(&markers.drain_id, DrainMode::Cordon),
+                );
+            }
             draft.wake_in(std::time::Duration::from_secs(1));
         } else {
             lend(pass, &claim, rate, draft);

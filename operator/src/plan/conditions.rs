@@ -6,10 +6,15 @@ use wsfleet_crds::condition::{ConditionType, reason};
 use wsfleet_crds::v1alpha1::AutoscalingMode;
 
 use super::autoscale::{self, Load};
+use super::deletion;
 use super::draft::{Draft, Pass};
+use super::drain;
 use super::fleet::{Member, State};
 use super::gate::Gate;
 use super::progress::{Progress, held_back};
+
+/// What becomes of the other pods when one does not come up.
+pub(crate) const STAY: &str = "; pods of the revision before stay as they are";
 
 /// Value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +134,10 @@ fn available(pass: &Pass<'_>) -> Finding {
 }
 
 fn progressing(pass: &Pass<'_>, progress: &Progress) -> Finding {
+    if deletion::is_deleted(pass.cluster) {
+        let text = "the resource goes when its gateways hold no socket any more (deletionPolicy: Drain)";
+        return (Value::True, reason::DELETING, text.to_owned());
+    }
     if pass.cluster.spec.paused {
         return (
             Value::Unknown,
@@ -152,7 +161,7 @@ fn progressing(pass: &Pass<'_>, progress: &Progress) -> Finding {
         (_, Some(text)) => (
             Value::False,
             reason::PROGRESS_DEADLINE_EXCEEDED,
-            format!("{text}; pods of the revision before stay as they are"),
+            format!("{text}{STAY}"),
         ),
         _ if pass.fleet.moving => (
             Value::True,
@@ -175,7 +184,7 @@ fn failed(pass: &Pass<'_>, progress: &Progress) -> Finding {
         (
             Value::False,
             known(&why),
-            format!("{text}; pods of the revision before stay as they are; change the template to go on"),
+            format!("{text}{STAY}; change the template to go on"),
         )
     }
 }
@@ -203,12 +212,24 @@ fn known(text: &str) -> &'static str {
 
 fn draining(pass: &Pass<'_>) -> Finding {
     let any = pass.fleet.count(|member| member.state == State::Draining) > 0;
-    let (reason, message) = if any {
-        (reason::CLOSING_SOCKETS, "see status.drain")
+    let overdue = drain::overdue(pass);
+    let (reason, message) = if !overdue.is_empty() {
+        let (first, count) = (overdue[0], overdue.len());
+        let text = format!(
+            "{count} pods, {first} first, still hold sockets after drain.timeoutSeconds and are kept (drain.onTimeout: Hold); raise \
+             drain.maxDisconnectPermille, or delete them"
+        );
+        (reason::DEADLINE_PASSED, text)
+    } else if any && pass.pace.is_slowed() {
+        let text = "clients have trouble to connect to the gateways that stay, so sockets are closed more slowly \
+                    (drain.adaptive); more gateways, or a higher gateway.capacity.maxHandshakesPerSecond, take more";
+        (reason::SLOWED_DOWN, text.to_owned())
+    } else if any {
+        (reason::CLOSING_SOCKETS, "see status.drain".to_owned())
     } else {
-        (reason::NO_DRAIN, "no pod is drained")
+        (reason::NO_DRAIN, "no pod is drained".to_owned())
     };
-    (holds(any), reason, message.to_owned())
+    (holds(any), reason, message)
 }
 
 fn template_valid(gate: &Gate) -> Finding {

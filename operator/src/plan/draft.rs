@@ -10,6 +10,7 @@ use wsfleet_crds::v1alpha1::WebSocketCluster;
 use super::action::{Action, EventDraft};
 use super::fleet::{Fleet, Member};
 use super::gate::Gate;
+use super::pace::Pace;
 use super::revision::Target;
 use super::rollout::{Course, Split, Stage, surge};
 use super::scale::Size;
@@ -31,6 +32,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) fleet: &'a Fleet<'a>,
     pub(crate) size: &'a Size,
     pub(crate) gate: &'a Gate,
+    pub(crate) pace: Pace,
     pub(crate) now: Timestamp,
 }
 

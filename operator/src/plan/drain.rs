@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use wsfleet_crds::admin::{DrainMode, GatewayPhase, GatewayState};
 use wsfleet_crds::event;
 use wsfleet_crds::labels::{self, DrainReason, PodPhase};
+use wsfleet_crds::v1alpha1::OnTimeout;
 
+use super::deletion;
 use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
 use super::headroom::{returning, room};
@@ -91,7 +93,7 @@ fn keep_cordoned(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
             Marks::new(),
         );
     }
-    if give_up_unreachable(pass, member, draft) {
+    if gone::give_up(pass, member, pod.unreachable_since, draft) {
         return;
     }
     let confirmed = pod.gateway.as_ref().is_some_and(|(_, state)| {
@@ -150,7 +152,7 @@ fn advance(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
         }
         _ => {}
     }
-    if deadline <= pass.now {
+    if deadline <= pass.now && !is_kept(pass, member) {
         draft.delete(member, false);
         let left = member
             .connections
@@ -163,27 +165,40 @@ fn advance(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
         draft.event(true, event::DRAIN_TIMED_OUT, "Delete", note);
         return;
     }
-    draft.wake_at(deadline, pass.now);
-    give_up_unreachable(pass, member, draft);
+    let next = if deadline > pass.now {
+        Some(deadline)
+    } else {
+        node_drain::end(pass, member)
+    };
+    if let Some(next) = next {
+        draft.wake_at(next, pass.now);
+    }
+    gone::give_up(pass, member, pod.silent_since, draft);
 }
 
-/// Deletes a leaving pod whose gateway cannot be reached: SIGTERM makes it drain by itself within its grace period.
-fn give_up_unreachable(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) -> bool {
-    let limit = pass.cluster.spec.drain.unreachable_seconds;
-    let Some(at) = member.pod.unreachable_since.map(|since| after(since, limit)) else {
-        return false;
+/// Whether a pod whose time is over stays until its last socket is closed: when the user wants it so, and when the whole fleet
+/// goes, which takes longer than the drain of one pod. The time of its node is not ours to extend.
+fn is_kept(pass: &Pass<'_>, member: &Member<'_>) -> bool {
+    let wanted = pass.cluster.spec.drain.on_timeout == OnTimeout::Hold;
+    (wanted || deletion::is_deleted(pass.cluster))
+        && node_drain::end(pass, member).is_none_or(|end| end > pass.now)
+}
+
+/// Pods under drain that still hold sockets though their time is over, and are kept, by name.
+pub(crate) fn overdue<'a>(pass: &Pass<'a>) -> Vec<&'a str> {
+    let is_overdue = |member: &Member<'_>| {
+        let markers = member.pod.drain.as_ref();
+        member.state == State::Draining
+            && !deletion::is_deleted(pass.cluster)
+            && member.connections != Some(0)
+            && markers.is_some_and(|markers| has_passed(markers.deadline, pass.now))
+            && is_kept(pass, member)
     };
-    if at > pass.now {
-        draft.wake_at(at, pass.now);
-        return false;
-    }
-    draft.delete(member, false);
-    let note = format!(
-        "{} does not answer for {limit} seconds and is deleted; it drains by itself",
-        member.pod.name
-    );
-    draft.event(true, event::DRAIN_TIMED_OUT, "Delete", note);
-    true
+    let members = pass.fleet.members.iter();
+    members
+        .filter(|member| is_overdue(member))
+        .map(|member| member.pod.name.as_str())
+        .collect()
 }
 
 /// Lets cordoned pods begin to drain, most urgent first, as far as every rule allows.
@@ -200,14 +215,7 @@ fn admit(pass: &Pass<'_>, draft: &mut Draft) {
         )
     });
     let mut admitted = Admitted {
-        draining: pass.fleet.count(|member| {
-            member.state == State::Draining
-                && member
-                    .pod
-                    .drain
-                    .as_ref()
-                    .is_some_and(|it| it.drained_at.is_none())
-        }),
+        draining: pass.fleet.count(closes),
         available: 0,
         sockets: 0,
     };
@@ -215,7 +223,9 @@ fn admit(pass: &Pass<'_>, draft: &mut Draft) {
         let Some(markers) = &member.pod.drain else {
             continue;
         };
-        let blocked = member.must_go == Some(DrainReason::Rollout) && !pass.gate.is_open();
+        let blocked = member.must_go == Some(DrainReason::Rollout)
+            && !pass.gate.is_open()
+            && !deletion::is_deleted(pass.cluster);
         if blocked || draft.changed.contains(&member.pod.name) {
             continue;
         }
@@ -223,6 +233,18 @@ fn admit(pass: &Pass<'_>, draft: &mut Draft) {
             admit_one(pass, member, markers, &mut admitted, draft);
         }
     }
+}
+
+/// Whether it closes sockets under a drain: as it is told, or by itself because it refuses to be told.
+fn closes(member: &Member<'_>) -> bool {
+    let pod = member.pod;
+    let refuses = pod.silent_since.is_some() && pod.unreachable_since.is_none();
+    let is_asked = member.state == State::Draining || member.state == State::Terminating && refuses;
+    is_asked
+        && pod
+            .drain
+            .as_ref()
+            .is_some_and(|markers| markers.drained_at.is_none())
 }
 
 fn urgency(member: &Member<'_>) -> u8 {
@@ -253,6 +275,9 @@ fn passive_is_over(pass: &Pass<'_>, member: &Member<'_>, markers: &DrainMarkers,
         draft.wake_at(settled, pass.now);
         return false;
     }
+    if deletion::is_deleted(pass.cluster) {
+        return true;
+    }
     let over = after(settled, passive);
     if over > pass.now && !is_empty(member.pod, markers) {
         draft.wake_at(over, pass.now);
@@ -277,8 +302,9 @@ fn admit_one(
         return;
     }
     if !empty {
-        let Some(sockets) = member.connections else {
-            // never asked, or never answered: `unreachable_since` or an answer decides
+        let is_given_up = has_passed(gone::given_up_at(pass, member.pod.silent_since), pass.now);
+        let Some(sockets) = member.connections.or(is_given_up.then_some(0)) else {
+            // never asked, or never answered: the time or an answer decides
             draft.wake_in(std::time::Duration::from_secs(1));
             return;
         };

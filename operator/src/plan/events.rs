@@ -1,6 +1,6 @@
 //! Events of the whole fleet: found by comparing the status with the one before, so that each transition is told once.
 
-use wsfleet_crds::condition::ConditionType;
+use wsfleet_crds::condition::{ConditionType, reason};
 use wsfleet_crds::event;
 use wsfleet_crds::v1alpha1::{RolloutPhase, WebSocketClusterStatus};
 
@@ -16,6 +16,7 @@ pub(crate) fn transitions(
         return;
     };
     rollout(before, now, draft);
+    drains(before, now, draft);
     size(before, now, draft);
     for (kind, bad, warning, reason, action) in [
         (
@@ -104,6 +105,24 @@ fn value(status: &WebSocketClusterStatus, kind: ConditionType) -> Option<(&str, 
         .iter()
         .find(|condition| condition.type_ == kind.as_str())?;
     Some((&condition.status, &condition.message))
+}
+
+/// What slows a drain down, or keeps a pod beyond its time.
+fn drains(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &mut Draft) {
+    let reason_of = |status: &WebSocketClusterStatus| {
+        let conditions = &mut status.conditions.iter();
+        let draining = conditions.find(|it| it.type_ == ConditionType::Draining.as_str());
+        draining.map(|it| (it.reason.clone(), it.message.clone()))
+    };
+    let old = reason_of(before).map(|(reason, _)| reason);
+    let Some((new, message)) = reason_of(now).filter(|(new, _)| old.as_ref() != Some(new)) else {
+        return;
+    };
+    match new.as_str() {
+        reason::SLOWED_DOWN => draft.event(true, event::DRAIN_SLOWED_DOWN, "Drain", message),
+        reason::DEADLINE_PASSED => draft.event(true, event::DRAIN_TIMED_OUT, "Hold", message),
+        _ => {}
+    }
 }
 
 fn rollout(before: &WebSocketClusterStatus, now: &WebSocketClusterStatus, draft: &mut Draft) {

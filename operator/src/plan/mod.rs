@@ -15,6 +15,7 @@ pub mod action;
 mod autoscale;
 pub mod budget;
 mod conditions;
+pub(crate) mod deletion;
 mod draft;
 mod drain;
 pub(crate) mod drift;
@@ -24,8 +25,10 @@ mod gate;
 mod headroom;
 mod node_drain;
 mod owned;
+pub mod pace;
 mod progress;
 mod rebalance;
+mod remake;
 mod replace;
 pub mod resources;
 pub mod revision;
@@ -36,6 +39,7 @@ mod steer;
 #[cfg(test)]
 mod tests;
 mod time;
+mod wilson;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -56,13 +60,15 @@ use draft::{Draft, Pass};
 use fleet::Fleet;
 use gate::Gate;
 use rollout::Course;
+use scale::Size;
 
 /// Wait when nothing is under way: a look for what a watch may have missed.
 const RESYNC: Duration = Duration::from_mins(5);
 
 /// What to do about `cluster` now.
 pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
-    if cluster.metadata.deletion_timestamp.is_some() {
+    let deleted = deletion::is_deleted(cluster);
+    if deleted && !deletion::is_held(cluster) {
         // the garbage collector deletes what the resource owns; gateways drain by themselves on SIGTERM
         let status = cluster.status.clone().unwrap_or_default();
         return Plan {
@@ -71,6 +77,7 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
             events: Vec::new(),
             next_wakeup: RESYNC,
             crowded: BTreeMap::new(),
+            pace: observed.pace,
         };
     }
     let wanted = revision::target(cluster, &observed.revisions, defaults);
@@ -91,7 +98,11 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
     let last = cluster.status.as_ref().map(|status| status.desired_replicas);
     let last = last.unwrap_or(cluster.spec.replicas);
     rollout::hold(&mut fleet, &course, stage, rollout, last, now);
-    let size = scale::size(cluster, observed, &fleet, now);
+    let size = if deleted {
+        Size::NONE
+    } else {
+        scale::size(cluster, observed, &fleet, now)
+    };
     let split = rollout::hold(&mut fleet, &course, stage, rollout, size.desired, now);
     let pass = Pass {
         cluster,
@@ -103,17 +114,28 @@ pub fn plan(cluster: &WebSocketCluster, observed: &Observed, defaults: &Defaults
         fleet: &fleet,
         size: &size,
         gate: &gate,
+        pace: pace::next(
+            &cluster.spec.drain,
+            observed,
+            &fleet,
+            surge(rollout, size.desired) == 0,
+            now,
+        ),
         now,
     };
 
     let mut draft = Draft::default();
-    if cluster.spec.paused {
+    if deleted {
+        deletion::empty(&pass, &mut draft);
+    } else if cluster.spec.paused {
         rebalance::stop(&pass, &mut draft);
     } else {
         gate::validate(&pass, &mut draft);
         owned::keep(&pass, &mut draft);
+        deletion::keep_policy(&pass, &mut draft);
         rollout::advance(&pass, &mut draft);
         replace::replace(&pass, &mut draft);
+        remake::remake(&pass, &mut draft);
         drain::drain(&pass, &mut draft);
         rebalance::rebalance(&pass, &mut draft);
         node_drain::note(&pass, &mut draft);
@@ -145,5 +167,6 @@ fn finish(pass: &Pass<'_>, mut draft: Draft) -> Plan {
         events: draft.events,
         next_wakeup,
         crowded: draft.crowded,
+        pace: pass.pace,
     }
 }

@@ -1,11 +1,14 @@
 //! Where the fleet is on its way to the specification.
 
+use wsfleet_crds::condition::{ConditionType, reason};
 use wsfleet_crds::labels::DrainReason;
 use wsfleet_crds::v1alpha1::{RolloutPhase, RolloutStatus, RolloutStrategy};
 
+use super::conditions;
 use super::draft::{Draft, Pass};
 use super::fleet::{Fleet, Member, State};
 use super::gate::Gate;
+use super::remake;
 use super::revision::beyond_history;
 use super::rollout::{Stage, deadline, late};
 use super::time::text;
@@ -51,7 +54,7 @@ pub(crate) fn progress(pass: &Pass<'_>, draft: &mut Draft) -> Progress {
         settled,
         uniform: settled && others == 0,
         held: if settled { held } else { 0 },
-        stuck: stuck(pass, draft),
+        stuck: stuck(pass, draft).or_else(|| again(pass, settled)),
         failed,
         rollout: RolloutStatus::default(),
     };
@@ -100,6 +103,19 @@ fn stuck(pass: &Pass<'_>, draft: &mut Draft) -> Option<String> {
         }
     }
     late(pass, |_| true)
+}
+
+/// What was said of a pod that did not come up, while the one that was made in its place has not come up either.
+fn again(pass: &Pass<'_>, settled: bool) -> Option<String> {
+    let status = pass.cluster.status.as_ref()?;
+    let said = status.conditions.iter().find(|condition| {
+        condition.type_ == ConditionType::Progressing.as_str()
+            && condition.reason == reason::PROGRESS_DEADLINE_EXCEEDED
+            && condition.observed_generation == pass.cluster.metadata.generation
+    })?;
+    let is_remade = !settled && remake::applies(pass);
+    let text = said.message.split(conditions::STAY).next().unwrap_or_default();
+    is_remade.then(|| text.to_owned())
 }
 
 fn phase(pass: &Pass<'_>, progress: &Progress, unclear: bool) -> RolloutPhase {

@@ -324,7 +324,7 @@ fn rate_millis(pass: &Pass<'_>, survey: &Survey<'_>) -> u64 {
     let arrivals = (load.handshakes * 1_000.0) as u64;
     share
         .max(LEAST_MILLIS)
-        .min(budget_millis(&spec.drain, pass.fleet))
+        .min(budget_millis(pass))
         .min(handshakes.saturating_sub(arrivals))
 }
 

@@ -12,6 +12,7 @@ use wsfleet_crds::labels::{self, DrainReason, PodPhase};
 
 use super::action::Action;
 use super::autoscale;
+use super::deletion;
 use super::draft::{Draft, Marks, Pass, marks};
 use super::fleet::{Member, State};
 use super::headroom::{is_recipient, places, returning, room};
@@ -332,8 +333,11 @@ pub(crate) fn spare(pass: &Pass<'_>, reason: DrainReason) -> u32 {
     available.saturating_sub(pass.size.desired.saturating_sub(missing_allowed))
 }
 
-/// Pods that may be drained at the same time.
+/// Pods that may be drained at the same time: all of them when none is to stay, since their rate is the fleet's anyway.
 pub(crate) fn concurrency(pass: &Pass<'_>) -> u32 {
+    if deletion::is_deleted(pass.cluster) {
+        return u32::MAX;
+    }
     pass.cluster
         .spec
         .drain

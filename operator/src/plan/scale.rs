@@ -15,6 +15,14 @@ pub(crate) struct Size {
     pub(crate) verdict: Option<Verdict>,
 }
 
+impl Size {
+    /// No gateway: the resource is on its way out.
+    pub(crate) const NONE: Self = Self {
+        desired: 0,
+        verdict: None,
+    };
+}
+
 /// The wanted size: `spec.replicas`, or the built-in autoscaler's choice.
 pub(crate) fn size(
     cluster: &WebSocketCluster,

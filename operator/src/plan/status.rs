@@ -20,7 +20,6 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
     let live = fleet.count(Member::is_live);
     let shrinking =
         fleet.count(|member| member.is_leaving() && member.reason() == Some(labels::DrainReason::ScaleIn));
-    let previous = pass.cluster.status.as_ref();
     let wanted = pass.course.wanted.hash.clone();
     let mut status = WebSocketClusterStatus {
         observed_generation: pass.cluster.metadata.generation,
@@ -35,11 +34,7 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
         cordoned_replicas: fleet.count(|member| matches!(member.state, State::Cordoned | State::Donor)),
         draining_replicas: fleet.count(|member| member.state == State::Draining),
         selector: Some(format!("{}={}", labels::CLUSTER, cluster_name(pass.cluster))),
-        current_revision: if progress.uniform {
-            Some(pass.target.hash.clone())
-        } else {
-            previous.and_then(|status| status.current_revision.clone())
-        },
+        current_revision: current_revision(pass, progress),
         update_revision: Some(wanted),
         connections: connections(pass),
         drain: drain(pass),
@@ -52,6 +47,17 @@ pub(crate) fn status(pass: &Pass<'_>, draft: &Draft, progress: &Progress) -> Web
         rollout.disconnects_per_client = cost.map(|cost| format!("{cost:.2}"));
     }
     status
+}
+
+/// The revision that the last whole fleet ran. A fleet of none proves nothing of another one.
+fn current_revision(pass: &Pass<'_>, progress: &Progress) -> Option<String> {
+    let previous = pass.cluster.status.as_ref();
+    let before = previous.and_then(|status| status.current_revision.clone());
+    if progress.uniform && (pass.size.desired > 0 || before.is_none()) {
+        Some(pass.target.hash.clone())
+    } else {
+        before
+    }
 }
 
 fn connections(pass: &Pass<'_>) -> Option<ConnectionsStatus> {
@@ -89,7 +95,7 @@ fn drain(pass: &Pass<'_>) -> Option<DrainStatus> {
     }
     let initial = |member: &&Member<'_>| member.pod.drain.as_ref().and_then(|markers| markers.initial);
     let remaining: u64 = draining.iter().map(|member| member.known_connections()).sum();
-    let rate = budget_millis(&pass.cluster.spec.drain, pass.fleet);
+    let rate = budget_millis(pass);
     let told = || draining.iter().filter_map(|member| of_this_drain(member));
     Some(DrainStatus {
         initial: draining.iter().filter_map(initial).sum(),

@@ -181,7 +181,7 @@ impl Flow {
     /// may close of what they hold, and what comes besides.
     fn fits(self, pass: &Pass<'_>, open: &[&Taker<'_>]) -> bool {
         // what is not granted yet may be soon
-        let closes = (budget_millis(&pass.cluster.spec.drain, pass.fleet) as f64 / 1000.0).max(self.closes);
+        let closes = (budget_millis(pass) as f64 / 1000.0).max(self.closes);
         let spec = &pass.cluster.spec.gateway.capacity;
         let handshakes = f64::from(spec.max_handshakes_per_second);
         let free = |taker: &&Taker<'_>| (f64::from(spec.max_connections) - taker.holds).max(0.0);

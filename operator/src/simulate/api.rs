@@ -201,7 +201,9 @@ pub(crate) fn created(pod: &Pod, uid: String, now: Millis) -> Option<PodView> {
         drain: None,
         gateway: None,
         health: Vec::new(),
+        counted_before: None,
         unreachable_since: None,
+        silent_since: None,
     })
 }
 

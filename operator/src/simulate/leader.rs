@@ -12,6 +12,7 @@ use crate::observe::memory::RolloutCost;
 use crate::observe::model::{DryRun, Lease, MetricsView, NodeView, Observed, PodView};
 use crate::observe::sampler::measured_every;
 use crate::observe::samples::{Analyses, keep_health};
+use crate::plan::pace::Pace;
 use crate::plan::{Action, budget};
 
 /// What a gateway said last.
@@ -19,6 +20,7 @@ use crate::plan::{Action, budget};
 pub(crate) struct Sample {
     pub(crate) state: Option<(Timestamp, GatewayState)>,
     pub(crate) unreachable_since: Option<Timestamp>,
+    counted_before: Option<(Timestamp, GatewayHealth)>,
     /// What it had counted at some times of the rollout.
     health: Vec<(Timestamp, GatewayHealth)>,
 }
@@ -48,6 +50,7 @@ pub(crate) struct Leader {
     pub(crate) dry_run: Option<DryRun>,
     /// Pods that hold too many sockets, by UID, and since when.
     pub(crate) crowded: BTreeMap<String, Timestamp>,
+    pub(crate) pace: Pace,
     /// What is left of the plan.
     pub(crate) pending: VecDeque<Action>,
     /// When it does something next.
@@ -78,6 +81,7 @@ impl Leader {
             leases: BTreeMap::new(),
             dry_run: None,
             crowded: BTreeMap::new(),
+            pace: Pace::default(),
             pending: VecDeque::new(),
             turn_at: now,
             plan_at: now,
@@ -149,7 +153,9 @@ impl Leader {
                 node: node.cloned(),
                 gateway: sample.state,
                 health: sample.health,
+                counted_before: sample.counted_before,
                 unreachable_since: sample.unreachable_since,
+                silent_since: sample.unreachable_since,
                 ..view.clone()
             }
         };
@@ -165,6 +171,7 @@ impl Leader {
             metrics,
             leases: self.leases.clone(),
             crowded: self.crowded.clone(),
+            pace: self.pace,
             cost: RolloutCost::default(),
             analyses: Analyses::new(),
             leader_since: stamp(self.since),
@@ -186,6 +193,7 @@ impl Leader {
                 let old = (old.connections, old.phase, old.epoch, &old.drain_id);
                 old == (state.connections, state.phase, state.epoch, &state.drain_id)
             });
+        sample.counted_before = sample.state.take().map(|(at, state)| (at, state.health));
         sample.state = Some((at, state));
         sample.unreachable_since = None;
         !same

@@ -267,7 +267,11 @@ impl World {
                 (!endpoints.is_empty()).then(|| endpoints[self.random.random_range(0..endpoints.len())]);
             let taken = chosen.is_some_and(|number| {
                 let gateway = &mut self.gateways[number];
-                if !gateway.accepts() || gateway.accepted >= burst {
+                if !gateway.accepts() {
+                    return false;
+                }
+                if gateway.accepted >= burst {
+                    gateway.health.handshakes_paced += 1;
                     return false;
                 }
                 gateway.health.handshakes += 1;
@@ -279,6 +283,7 @@ impl World {
                     self.clients.connected(id, self.now);
                 } else {
                     gateway.health.handshakes_failed += 1;
+                    gateway.health.handshakes_full += u64::from(!fails);
                 }
                 takes
             });

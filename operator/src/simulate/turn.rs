@@ -90,6 +90,7 @@ impl World {
         let made = plan(&self.cluster, &observed, &self.defaults, stamp(now));
         self.record.passes += 1;
         leader.crowded = made.crowded;
+        leader.pace = made.pace;
         leader.plan_at = now + millis(made.next_wakeup);
         leader.turn_at = if made.actions.is_empty() {
             leader.plan_at
@@ -232,6 +233,7 @@ impl World {
                 let annotations = self.cluster.metadata.annotations.get_or_insert_default();
                 annotations.insert(labels::RECOMMENDATIONS.to_owned(), text);
             }
+            Action::SetFinalizers { finalizers, .. } => self.cluster.metadata.finalizers = Some(finalizers),
             Action::Drain { .. } => {}
         }
         if let Some(name) = written.filter(|_| !unheard) {

@@ -1,5 +1,6 @@
 //! Pods that somebody deleted, and pods that are gone.
 
+use jiff::Timestamp;
 use wsfleet_crds::event;
 use wsfleet_crds::labels::{self, DrainReason};
 
@@ -71,4 +72,40 @@ pub(super) fn remove(pass: &Pass<'_>, member: &Member<'_>, draft: &mut Draft) {
     } else {
         draft.delete(member, false);
     }
+}
+
+/// Deletes a leaving pod whose gateway has been told nothing since `silent`, for too long: SIGTERM makes it drain by itself
+/// within its grace period. One that can be reached but refuses the token may have many sockets, and has its turn like any
+/// other: only when it may drain is it given up.
+pub(super) fn give_up(
+    pass: &Pass<'_>,
+    member: &Member<'_>,
+    silent: Option<Timestamp>,
+    draft: &mut Draft,
+) -> bool {
+    let Some(at) = given_up_at(pass, silent) else {
+        return false;
+    };
+    if at > pass.now {
+        draft.wake_at(at, pass.now);
+        return false;
+    }
+    draft.delete(member, false);
+    let why = if member.pod.unreachable_since.is_some() {
+        "it does not answer"
+    } else {
+        "it refuses the admin token, or the Secret that holds the token is missing"
+    };
+    let note = format!(
+        "{} could not be told to drain for {} seconds and is deleted; it drains by itself: {why}",
+        member.pod.name, pass.cluster.spec.drain.unreachable_seconds
+    );
+    draft.event(true, event::DRAIN_TIMED_OUT, "Delete", note);
+    true
+}
+
+/// When a gateway that has been told nothing since `silent` is given up.
+pub(super) fn given_up_at(pass: &Pass<'_>, silent: Option<Timestamp>) -> Option<Timestamp> {
+    let limit = pass.cluster.spec.drain.unreachable_seconds;
+    silent.map(|since| after(since, limit))
 }

@@ -11,9 +11,8 @@ use wsfleet_crds::v1alpha1::{AnalysisSpec, BuiltinAnalysis};
 use super::advance::MOST_TOLD;
 use crate::plan::draft::{Draft, Pass};
 use crate::plan::fleet::Member;
+use crate::plan::wilson;
 
-/// One-sided quantile of the normal distribution: one chance in two thousand.
-const Z: f64 = 3.29;
 /// Refused handshakes count as far as their share is this much larger than on the revision before: clients with bad
 /// tokens come to both, a wrong key refuses everybody on one.
 const REFUSED_EXCESS: f64 = 0.2;
@@ -165,7 +164,7 @@ fn share(what: &str, (part, whole): (f64, u64), old: Option<f64>, analysis: &Ana
     let credible = if whole >= u64::from(analysis.min_samples) {
         found
     } else {
-        wilson(found, whole as f64)
+        wilson::lower_bound(found, whole as f64)
     };
     if credible - old > analysis.limit() {
         Measured::Bad(format!(
@@ -176,14 +175,6 @@ fn share(what: &str, (part, whole): (f64, u64), old: Option<f64>, analysis: &Ana
     } else {
         Measured::Good
     }
-}
-
-/// Lower bound of the share behind `found` of `n` (Wilson 1927).
-fn wilson(found: f64, n: f64) -> f64 {
-    let z2 = Z * Z;
-    let middle = found + z2 / (2.0 * n);
-    let spread = Z * (found * (1.0 - found) / n + z2 / (4.0 * n * n)).sqrt();
-    ((middle - spread) / (1.0 + z2 / n)).max(0.0)
 }
 
 fn pings(new: &GatewayHealth, old: &GatewayHealth, analysis: &AnalysisSpec) -> Measured {

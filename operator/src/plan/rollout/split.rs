@@ -148,7 +148,7 @@ fn waits_for_green(course: &Course, spec: &RolloutSpec, fleet: &Fleet<'_>, desir
 /// Finds out how many pods of which revision are wanted, and lets as many old ones stay: those that have not begun to
 /// leave first, then those of the stable revision, then the fullest. In a trial those of the stable revision come first,
 /// and of a revision between it and the wanted one as many stay as are missing, so that nobody is moved for the trial's
-/// sake.
+/// sake; what has never served, or will not again, is missing.
 pub(crate) fn hold(
     fleet: &mut Fleet<'_>,
     course: &Course,
@@ -172,6 +172,7 @@ pub(crate) fn hold(
     let mut candidates: Vec<_> = fleet.filter(may_stay).collect();
     candidates.sort_by_key(|member| {
         (
+            trial && !serves(member, now),
             trial && !is_stable(member),
             match member.state {
                 State::Staying | State::Donor => 0,
@@ -199,6 +200,11 @@ pub(crate) fn hold(
     let on_trial = stage.on_trial() && !(trial && split.new == 0);
     fleet.moving = on_trial || fleet.has_outdated() || waits(course, stage, split, desired);
     split
+}
+
+/// Whether it serves, or may again.
+fn serves(member: &Member<'_>, now: Timestamp) -> bool {
+    !member.never_served() && (member.stays() || member.may_return(now))
 }
 
 /// Whether a second fleet is being made beside the first.

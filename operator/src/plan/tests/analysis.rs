@@ -70,6 +70,7 @@ fn a_fifth_of_the_handshakes_failing_fails_the_revision_within_three_minutes_and
 #[test]
 fn trouble_that_both_revisions_have_is_nobodys_fault() {
     let mut world = baking(&json!({}));
+    world.edit(|spec| spec.drain.adaptive = false);
     serve(&mut world, 300, |pod, _| {
         pod.health.handshakes += 10;
         pod.health.handshakes_failed += 3;
@@ -167,7 +168,8 @@ fn cut_sockets_and_slow_pongs_fail_a_revision_too() {
 #[test]
 fn analyses_that_are_switched_off_judge_nothing() {
     let mut world = baking(&json!({"analysis": []}));
-    serve(&mut world, 300, |pod, new| {
+    world.edit(|spec| spec.drain.adaptive = false);
+    serve(&mut world, 900, |pod, new| {
         pod.health.handshakes += 10;
         pod.health.handshakes_failed += if new { 10 } else { 0 };
     });

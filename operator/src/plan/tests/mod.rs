@@ -3,11 +3,14 @@
 mod analysis;
 mod autoscaling;
 mod course;
+mod deletion;
 mod lifecycle;
 mod owned;
+mod pace;
 mod pause;
 mod properties;
 mod rebalance;
+mod remake;
 mod rollout;
 mod steer;
 mod trial;

@@ -349,3 +349,42 @@ fn old_revisions_are_kept_up_to_the_limit() {
         .collect();
     assert_eq!(images, ["good:4", "good:5", "good:6"]);
 }
+
+#[test]
+fn old_pods_that_never_came_up_give_their_places_to_the_new_ones() {
+    let spec = json!({"replicas": 3, "rollout": {"maxSurge": 0, "maxUnavailable": 1}});
+    let mut world = World::settled(&spec, 30);
+    let good = world.images().contains("good:1");
+    assert!(good);
+    world.start_seconds = 100_000;
+    world.edit(|spec| spec.replicas = 6);
+    world.run(10);
+    world.start_seconds = 3;
+    for pod in world.pods.iter_mut().filter(|pod| pod.view.ready_since.is_none()) {
+        pod.break_image();
+    }
+    world.roll_to("good:2");
+    world.run(3);
+    world.roll_to("good:3");
+    world.run(1);
+    world.run_until(400, |world| all_on("good:3")(world) && world.pods.len() == 6);
+    assert_eq!(world.sockets(), 30);
+}
+
+#[test]
+fn a_revision_that_was_asked_for_while_the_fleet_was_of_none_is_not_what_it_goes_back_to() {
+    let mut world = World::settled(&json!({"replicas": 2}), 0);
+    let current = |world: &World| world.cluster.status.as_ref().unwrap().current_revision.clone();
+    let good = current(&world);
+    world.edit(|spec| spec.replicas = 0);
+    world.run_until(60, |world| world.pods.is_empty());
+    world.roll_to("bad:2");
+    world.run(10);
+    assert!(world.is_complete(), "{:?}", world.condition("Ready"));
+    assert_eq!(world.condition("Progressing").1, "Complete");
+    assert_eq!(current(&world), good);
+    world.edit(|spec| spec.replicas = 3);
+    world.run_until(200, |world| world.condition("Ready").1 == "RolledBack");
+    assert!(world.images().into_iter().eq(["good:1"]));
+    assert_eq!((world.pods.len(), current(&world)), (3, good));
+}

@@ -1,5 +1,6 @@
 //! Tests of the simulator, and by it.
 
+mod adaptive;
 mod explore;
 mod faults;
 mod model;

@@ -26,6 +26,14 @@ impl World {
         self.observed.crowded.is_empty() && self.pods.iter().all(|pod| pod.view.drain.is_none())
     }
 
+    /// Sets the sockets of the pods, in the order of their names.
+    pub(in crate::plan::tests) fn set_sockets(&mut self, sockets: &[u64]) {
+        self.pods.sort_by(|a, b| a.view.name.cmp(&b.view.name));
+        for (pod, sockets) in self.pods.iter_mut().zip(sockets) {
+            pod.sockets = *sockets;
+        }
+    }
+
     pub(super) fn apply(&mut self, action: Action) {
         let is_call = matches!(action, Action::Drain { .. } | Action::DryRunPod { .. });
         self.writes += u64::from(!is_call);
@@ -101,6 +109,7 @@ impl World {
                 let annotations = self.cluster.metadata.annotations.get_or_insert_default();
                 annotations.insert(labels::RECOMMENDATIONS.to_owned(), text);
             }
+            Action::SetFinalizers { finalizers, .. } => self.cluster.metadata.finalizers = Some(finalizers),
         }
     }
 
@@ -167,6 +176,7 @@ impl World {
                 restarts: 0,
                 restarted_at: None,
                 health: Vec::new(),
+                counted_before: None,
                 waiting: None,
                 node: usable.get(self.serial as usize % usable.len().max(1)).cloned(),
                 ip: None,
@@ -174,6 +184,7 @@ impl World {
                 drain: None,
                 gateway: None,
                 unreachable_since: None,
+                silent_since: None,
             },
             sockets: 0,
             image,
@@ -242,9 +253,9 @@ impl World {
     }
 
     fn call(&mut self, name: &str, request: &DrainRequest) {
-        let now = self.now;
+        let (now, is_heard) = (self.now, self.hears(name));
         let pod = self.pods.iter_mut().find(|pod| pod.view.name == name).unwrap();
-        if !self.answers || request.epoch < pod.epoch {
+        if !is_heard || request.epoch < pod.epoch {
             return;
         }
         pod.epoch = request.epoch;
@@ -280,7 +291,7 @@ impl World {
                 .node
                 .as_ref()
                 .is_some_and(|node| node.not_ready_since.is_some())
-            || pod.view.unreachable_since.is_some();
+            || pod.view.silent_since.is_some();
         let in_time = deadline.is_none_or(|deadline| deadline > now);
         assert!(
             pod.sockets == 0 || lost || !in_time,

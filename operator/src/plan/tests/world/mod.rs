@@ -2,6 +2,7 @@
 //! come back. The planner runs against it once a second, to a fixed point; each action is checked as it is carried out.
 
 mod apply;
+mod rates;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,6 +13,7 @@ use wsfleet_crds::v1alpha1::{WebSocketCluster, WebSocketClusterSpec};
 
 use crate::observe::model::{Lease, MissingReference, NodeView, Observed, PodView};
 use crate::observe::samples::keep_health;
+use crate::plan::pace::Pace;
 use crate::plan::time::after;
 use crate::plan::{Action, Defaults, EventDraft, plan};
 
@@ -32,6 +34,11 @@ pub(super) struct SimPod {
 }
 
 impl SimPod {
+    /// Its image cannot be had any more.
+    pub(super) fn break_image(&mut self) {
+        "bad:broken".clone_into(&mut self.image);
+    }
+
     /// The image it runs.
     pub(super) fn image(&self) -> &str {
         &self.image
@@ -59,7 +66,9 @@ pub(super) struct World {
     pub(super) sampled_every: i64,
     /// Whether gateways and metrics answer.
     pub(super) answers: bool,
-    /// Whether the metrics source does, when the gateways do.
+    /// Gateways of this image refuse the admin token.
+    pub(super) refusing: Option<&'static str>,
+    /// Whether the metrics source answers.
     pub(super) counts: bool,
     pub(super) events: Vec<EventDraft>,
     pub(super) deleted: Vec<(String, u64)>,
@@ -115,6 +124,7 @@ impl World {
             busiest: 0,
             sampled_every: 1,
             answers: true,
+            refusing: None,
             counts: true,
             events: Vec::new(),
             deleted: Vec::new(),
@@ -207,8 +217,9 @@ impl World {
             let made = plan(&self.cluster, &self.observed, &defaults, self.now);
             self.cluster.status = Some(made.status);
             self.observed.crowded = made.crowded;
+            self.observed.pace = made.pace;
             self.events.extend(made.events);
-            let unheard = |action: &Action| !self.answers && matches!(action, Action::Drain { .. });
+            let unheard = |action: &Action| matches!(action, Action::Drain { name, .. } if !self.hears(name));
             if made.actions.iter().all(unheard) {
                 return;
             }
@@ -218,6 +229,12 @@ impl World {
             }
             self.observe();
         }
+    }
+
+    /// Whether the gateway in the pod can be told something.
+    fn hears(&self, name: &str) -> bool {
+        let refuses = |pod: &SimPod| pod.view.name == name && self.refusing == Some(pod.image.as_str());
+        self.answers && !self.pods.iter().any(refuses)
     }
 
     /// Kubelets, gateways and clients for one second.
@@ -282,31 +299,6 @@ impl World {
         self.homeless = left;
     }
 
-    /// What no faults of ours may break: the leases in force stay within the budget of the fleet at the time when they
-    /// were granted.
-    fn check_rates(&mut self) {
-        self.recent.push_back(self.sockets() + self.homeless);
-        if self.recent.len() > 32 {
-            self.recent.pop_front();
-        }
-        let drain = &self.cluster.spec.drain;
-        let fleet = self.recent.iter().copied().max().unwrap_or(0);
-        let allowed = (fleet * u64::from(drain.max_disconnect_permille))
-            .max(u64::from(drain.min_disconnects_per_second) * 1000)
-            .max(1);
-        let granted: u64 = self
-            .pods
-            .iter()
-            .filter(|pod| pod.gateway == GatewayPhase::Draining)
-            .filter_map(|pod| pod.lease.filter(|lease| lease.until > self.now))
-            .map(|lease| lease.rate_millis)
-            .sum();
-        assert!(
-            granted <= allowed + self.pods.len() as u64,
-            "granted {granted} of {allowed} millis"
-        );
-    }
-
     /// Refreshes what the planner sees.
     fn observe(&mut self) {
         let now = self.now;
@@ -315,11 +307,18 @@ impl World {
             if pod.view.ready_since.is_none() || (self.answers && !is_due) {
                 continue;
             }
-            if self.answers {
+            if self.answers && self.refusing == Some(pod.image.as_str()) {
                 pod.view.unreachable_since = None;
+                pod.view.silent_since.get_or_insert(now);
+            } else if self.answers {
+                pod.view.unreachable_since = None;
+                pod.view.silent_since = None;
                 let mut state = state_of(pod);
                 state.handshakes_per_second = self.handshakes;
-                pod.view.gateway = Some((now, state));
+                let before = pod.view.gateway.replace((now, state));
+                if let Some((at, state)) = before.filter(|(at, _)| *at < now) {
+                    pod.view.counted_before = Some((at, state.health));
+                }
                 let every = jiff::SignedDuration::from_secs(5);
                 keep_health(&mut pod.view.health, now, pod.health, every);
                 if self.counts {
@@ -330,6 +329,7 @@ impl World {
                 }
             } else {
                 pod.view.unreachable_since.get_or_insert(now);
+                pod.view.silent_since.get_or_insert(now);
             }
         }
         self.observed.pods = self.pods.iter().map(|pod| pod.view.clone()).collect();
@@ -350,6 +350,7 @@ impl World {
         self.observed.leases.clear();
         self.observed.dry_run = None;
         self.observed.crowded.clear();
+        self.observed.pace = Pace::default();
         for pod in &mut self.pods {
             pod.view.health.clear();
         }
@@ -364,15 +365,7 @@ impl World {
         self.observed.missing_references = if missing { vec![reference] } else { Vec::new() };
     }
 
-    /// Sets the sockets of the pods, in the order of their names.
-    pub(super) fn set_sockets(&mut self, sockets: &[u64]) {
-        self.pods.sort_by(|a, b| a.view.name.cmp(&b.view.name));
-        for (pod, sockets) in self.pods.iter_mut().zip(sockets) {
-            pod.sockets = *sockets;
-        }
-    }
-
-    /// A share of the clients leaves for good.
+    /// A share of the clients leaves.
     pub(super) fn lose_clients(&mut self, percent: u64) {
         for pod in &mut self.pods {
             pod.sockets -= pod.sockets * percent / 100;

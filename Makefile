@@ -35,6 +35,7 @@ CARGO ?= cargo
 test: ## everything: lint, units, sockets, the real cluster (needs root for the cluster)
 	@tests/run.sh
 lint: deps ## formatting, clippy, dependencies, generated files, the chart
+	@tests/run.sh parts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
 	@tools=$$(tests/tools.sh) && PATH=$$tools:$$PATH && set -x && cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources && cargo-machete --with-metadata

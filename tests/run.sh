@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make test`: everything, in the order in which a mistake is found soonest; each runner's own closing lines are shown.
-#   usage: run.sh [lint] [unit] [protocol] [api] [client] [fuzz] [conformance] [cluster]      (default: all)
+#   usage: run.sh [parts] [lint] [unit] [protocol] [api] [client] [fuzz] [conformance] [cluster]      (default: all)
 # A cluster that was up before stays up; one that this script started is removed again.
 . "$(dirname "$0")/cluster/lib.sh"
 cd "$REPO"
@@ -21,10 +21,10 @@ build() {
 units=(smoke it)
 protocol=('broker_*' 'load_*' 'protocol_*')
 api=('chart_*' 'cluster_*' 'controller_*' 'crd_*')
-scenarios=(scenario_disruption scenario_errors scenario_leaders scenario_rebalance scenario_rollback scenario_rollout scenario_scale scenario_service scenario_streams scenario_browser)
+scenarios=(scenario_deletion scenario_disruption scenario_errors scenario_leaders scenario_rebalance scenario_rollback scenario_rollout scenario_scale scenario_service scenario_streams scenario_browser)
 idle=scenario_idle
 
-check_parts() {
+run_parts() {
     local file name pattern found
     for file in */tests/*.rs tests/load/tests/*; do
         name=$(basename "$file" .rs) found=
@@ -47,7 +47,6 @@ suite() {
 
 run_lint() {
     part "lint"
-    check_parts
     make --no-print-directory lint
 }
 
@@ -168,7 +167,7 @@ run_cluster() {
 parts=$*
 for name in "$@"; do
     case $name in
-        lint | unit | protocol | api | client | fuzz | conformance | cluster) "run_$name" ;;
+        parts | lint | unit | protocol | api | client | fuzz | conformance | cluster) "run_$name" ;;
         *) die "unknown part $name" "parts: lint unit protocol api client fuzz conformance cluster" ;;
     esac
 done

@@ -16,6 +16,7 @@ mod sweep;
 mod view;
 mod views;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,10 +56,15 @@ struct Held {
     begun: u64,
 }
 
+/// A connection in a room: the room, and the connection.
+type Member = (Arc<str>, Arc<str>);
+
 /// What one gateway tells of its members.
 pub(super) struct Presence {
     core: Arc<Core>,
     held: Mutex<Held>,
+    /// Members whose coming may not have been stored: put back, they are news. Locked behind `held`.
+    news: Arc<Mutex<HashSet<Member>>>,
     /// Told when something was not stored that others have to know.
     missed: Arc<Notify>,
 }
@@ -69,6 +75,7 @@ impl Presence {
         Self {
             core,
             held: Mutex::default(),
+            news: Arc::default(),
             missed: Arc::default(),
         }
     }
@@ -83,6 +90,7 @@ impl Presence {
             }
         }
         let held = self.held.lock();
+        self.news.lock().insert(member(attendee));
         if let Some(lease) = &held.current {
             self.tell(lease, attendee, Sign::Came);
         }
@@ -94,6 +102,7 @@ impl Presence {
             self.core.views.close(&channel(attendee.room));
         }
         let held = self.held.lock();
+        self.news.lock().remove(&member(attendee));
         if let Some(lease) = &held.current {
             self.tell(lease, attendee, Sign::Left);
         }
@@ -111,15 +120,19 @@ impl Presence {
         };
         // only where what is read may be behind
         let follows = self.core.config.replicas > 1 && sign != Sign::Left;
+        let came = (sign == Sign::Came).then(|| (Arc::clone(&self.news), member(attendee)));
         let (missed, core) = (Arc::clone(&self.missed), Arc::downgrade(&self.core));
-        let on_stored: OnStored = Box::new(move |outcome| match outcome {
-            Err(_) => missed.notify_one(),
-            Ok(receipt) if follows => {
-                if let Some(core) = core.upgrade() {
-                    core.views.stored(&channel, receipt.sequence);
-                }
+        let on_stored: OnStored = Box::new(move |outcome| {
+            let Ok(receipt) = outcome else {
+                missed.notify_one();
+                return;
+            };
+            if let Some((news, member)) = came {
+                news.lock().remove(&member);
             }
-            Ok(_) => {}
+            if let Some(core) = core.upgrade().filter(|_| follows) {
+                core.views.stored(&channel, receipt.sequence);
+            }
         });
         Outbox::submit(&self.core, |core| &core.presence, [(letter, on_stored)]);
     }
@@ -277,13 +290,13 @@ impl Presence {
         more.then_some(rooms)
     }
 
-    /// Adds the members of a room while none of them can leave, so that its removal comes later; tells how many. Under the
-    /// first lease they are news: they came while there was none.
+    /// Adds the members of a room while none of them can leave, so that its removal comes later; tells how many.
     fn add_all(&self, room: &Arc<str>) -> usize {
         let mut added = 0;
         self.core.sink.each_member(room, &mut |attendee| {
             let held = self.held.lock();
-            let sign = if held.begun == 1 { Sign::Came } else { Sign::Stays };
+            let is_news = self.news.lock().contains(&member(attendee));
+            let sign = if is_news { Sign::Came } else { Sign::Stays };
             if let Some(lease) = &held.current {
                 self.tell(lease, attendee, sign);
                 added += 1;
@@ -318,6 +331,10 @@ impl Presence {
             }
         }
     }
+}
+
+fn member(attendee: &Attendee<'_>) -> Member {
+    (Arc::clone(attendee.room), Arc::clone(attendee.connection))
 }
 
 fn channel(room: &Arc<str>) -> Arc<[u8]> {

@@ -1,6 +1,7 @@
 //! A WebSocket client that notes everything it hears, and waits for what it expects with a deadline.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -196,6 +197,22 @@ impl Client {
             .partition(|m: &Value| m["type"] == kind);
         self.kept = others;
         Ok(Vec::from_iter::<VecDeque<Value>>(wanted))
+    }
+
+    /// Awaits something that takes long, and reads meanwhile: the gateway closes whoever answers no ping. What is read is kept.
+    pub async fn during<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            // longer than any wait of a test
+            let deadline = Instant::now() + SOON * 10;
+            tokio::select! {
+                done = &mut work => return done,
+                message = self.read(deadline) => match message? {
+                    Some(message) => self.kept.push_back(message),
+                    None => bail!("closed; {}", self.state("something else")),
+                },
+            }
+        }
     }
 
     /// Reads until the connection is closed; the code ([`CUT`] when there was none).

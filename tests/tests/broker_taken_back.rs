@@ -38,15 +38,20 @@ async fn failed_over(durability: &str) -> Result<After> {
     let answer = ann.expect_any(&["ack", "error"]).await?;
     // it was delivered, whatever its sender is told
     hears(&mut bob, "room_message", 1..=6).await?;
-    watched.servers[0].kill()?;
-    watched.failed_over().await?;
-    watched.servers[0].restart().await?;
-    let [old, new] = &watched.servers;
-    replica_of(old, Some(new.port())).await?;
-    follows(old, new.port()).await?;
-    for number in 0..2 {
-        fleet.gateway(number).ready().await?;
-    }
+    drop(bob);
+    ann.during(async {
+        watched.servers[0].kill()?;
+        watched.failed_over().await?;
+        watched.servers[0].restart().await?;
+        let [old, new] = &watched.servers;
+        replica_of(old, Some(new.port())).await?;
+        follows(old, new.port()).await?;
+        for number in 0..2 {
+            fleet.gateway(number).ready().await?;
+        }
+        Ok(())
+    })
+    .await?;
     Ok(After {
         _watched: watched,
         fleet,
